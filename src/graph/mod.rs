@@ -1,0 +1,223 @@
+//! The layer graph: what has to be made, from what, in which order it *may* happen.
+//!
+//! Takes a [`Recipe`], the user's choices ([`Request`]) and the configurations of base images already resolved; gives a
+//! [`Graph`] and the image configuration that goes with its target, or the list of base images it still needs to know.
+//! Pure: same values in, same graph out, byte for byte. Never looks at a file or the network.
+
+pub mod explain;
+pub mod lower;
+
+use std::collections::BTreeMap;
+
+use crate::diagnostic::Span;
+use crate::image::config::ImageConfig;
+use crate::recipe::platform::Platform;
+use crate::recipe::reference::Reference;
+
+/// What the user asked of a recipe.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `--target`: a stage's name or number; the last stage where absent.
+    pub target: Option<String>,
+    /// `--build-arg`, in the order given; the value is `None` for a bare name that the environment does not have.
+    pub build_args: BTreeMap<String, String>,
+    /// What the image is for.
+    pub platform: Platform,
+    /// What the build runs on.
+    pub build_platform: Platform,
+    /// Seconds since 1970 that no time in a new layer may exceed.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// A base image the graph refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageRequest {
+    /// Its name.
+    pub reference: Reference,
+    /// The platform wanted of it.
+    pub platform: Platform,
+}
+
+/// The place of a node in [`Graph::nodes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub usize);
+
+/// What has to be made. Nodes stand after everything they need; equal nodes are one.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// The nodes the target needs, and no others.
+    pub nodes: Vec<Node>,
+    /// The node whose chain of layers is the image's.
+    pub target: NodeId,
+    /// The image's configuration, complete but for `created`, `rootfs` and the times in `history`. The base's history
+    /// comes first, untouched; then one entry a step, of which the `n`th with a layer belongs to the `n`th layer node on
+    /// the target's chain.
+    pub config: ImageConfig,
+    /// The base image at the bottom of the target's chain; `None` for `scratch`.
+    pub base: Option<ImageRequest>,
+    /// How many entries of `config.history` are the base's.
+    pub base_history: usize,
+    /// What the image is for.
+    pub platform: Platform,
+}
+
+/// One thing to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// What is done.
+    pub op: Op,
+    /// Which step of the recipe asks for it.
+    pub origin: Origin,
+}
+
+/// The step of the recipe a node comes from; never part of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The stage's name, or `stage-N` for one without.
+    pub stage: String,
+    /// The number of the step in its stage, from 1 (`FROM` is 1); only steps that show progress count.
+    pub step: usize,
+    /// How many such steps the stage has.
+    pub of: usize,
+    /// The instruction as shown to people, such as `RUN make`.
+    pub text: String,
+    /// Where it stands; empty for a trigger of a base image.
+    pub span: Span,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// No layers.
+    Scratch,
+    /// The layers of an image.
+    Image(ImageRequest),
+    /// The files of a build context.
+    Context(ContextName),
+    /// Run a process.
+    Run(RunOp),
+    /// Copy files in.
+    Copy(CopyOp),
+    /// Make a directory and its parents (`WORKDIR`).
+    Mkdir(MkdirOp),
+}
+
+/// Which build context.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ContextName {
+    /// The one named on the command line.
+    Main,
+    /// One given by `--build-context`.
+    Named(String),
+}
+
+/// `RUN`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RunOp {
+    /// The root file system it starts from.
+    pub parent: NodeId,
+    /// Program and arguments, the shell included.
+    pub argv: Vec<String>,
+    /// The whole environment in order, `PATH` included; build arguments in scope included.
+    pub env: Vec<(String, String)>,
+    /// Proxy variables given by `--build-arg` but not declared: seen by the process, never part of a key.
+    pub proxy_env: Vec<(String, String)>,
+    /// Working directory, absolute.
+    pub workdir: String,
+    /// User and optional group, by name or number; empty for root.
+    pub user: String,
+    /// The network it sees.
+    pub network: crate::recipe::Network,
+    /// A script given as a heredoc with `#!`: mounted read-only at `/dev/pipes/NAME`, mode 0755, for the run.
+    pub scripts: Vec<InlineFile>,
+    /// Bound on times in the layer.
+    pub epoch: Option<i64>,
+}
+
+/// A file whose content stands in the recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InlineFile {
+    /// Its name, without directories.
+    pub name: String,
+    /// Its content.
+    pub content: Vec<u8>,
+}
+
+/// `COPY` and `ADD`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CopyOp {
+    /// The root file system it adds to.
+    pub parent: NodeId,
+    /// Where paths among the sources come from: a context, or a node with layers.
+    pub from: NodeId,
+    /// What is copied, in order.
+    pub sources: Vec<CopySource>,
+    /// Absolute path in the root; a trailing `/` means a directory.
+    pub destination: String,
+    /// `--chown`, expanded: `user[:group]`, by name or number.
+    pub chown: Option<String>,
+    /// `--chmod`, expanded.
+    pub chmod: Option<String>,
+    /// `--link`: independent of what the parent holds.
+    pub link: bool,
+    /// `--parents`
+    pub parents: bool,
+    /// `--exclude`, expanded.
+    pub exclude: Vec<String>,
+    /// `ADD`: local archives are unpacked.
+    pub unpack: bool,
+    /// Bound on times in the layer.
+    pub epoch: Option<i64>,
+}
+
+/// One source of a [`CopyOp`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CopySource {
+    /// A path or pattern in `from`, relative to its root, lexically cleaned so that it cannot leave it.
+    Path(String),
+    /// A file that stands in the recipe.
+    Inline(InlineFile),
+}
+
+/// `WORKDIR`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MkdirOp {
+    /// The root file system it adds to.
+    pub parent: NodeId,
+    /// Absolute path, cleaned.
+    pub path: String,
+    /// Owner, as in `USER`; empty for root.
+    pub user: String,
+    /// Bound on times in the layer.
+    pub epoch: Option<i64>,
+}
+
+impl Op {
+    /// The nodes this one needs, in a fixed order: the parent first.
+    pub fn inputs(&self) -> Vec<NodeId> {
+        match self {
+            Self::Scratch | Self::Image(_) | Self::Context(_) => Vec::new(),
+            Self::Run(run) => vec![run.parent],
+            Self::Copy(copy) => vec![copy.parent, copy.from],
+            Self::Mkdir(mkdir) => vec![mkdir.parent],
+        }
+    }
+
+    /// The node whose layers this one's layer comes on top of.
+    pub fn parent(&self) -> Option<NodeId> {
+        match self {
+            Self::Scratch | Self::Image(_) | Self::Context(_) => None,
+            Self::Run(RunOp { parent, .. })
+            | Self::Copy(CopyOp { parent, .. })
+            | Self::Mkdir(MkdirOp { parent, .. }) => Some(*parent),
+        }
+    }
+}
+
+impl std::ops::Index<NodeId> for Graph {
+    type Output = Node;
+
+    fn index(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+}

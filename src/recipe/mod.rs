@@ -1,0 +1,329 @@
+//! A recipe: what the user wrote, as one typed value for every recipe language.
+//!
+//! The front ends ([`dockerfile`], later YAML) take text and give a [`Recipe`] and diagnostics; they never fail on
+//! the first error, never touch the disk, and never expand a variable. Words are kept as written ([`Word`]), because
+//! what `$x` stands for depends on the base image; [`variable`] expands them when the graph is made.
+
+pub mod dockerfile;
+pub mod platform;
+pub mod reference;
+pub mod variable;
+
+use std::time::Duration;
+
+use crate::diagnostic::{SourceFile, Span, Spanned};
+
+/// A word as written: quotes, escapes and variables are still in it.
+pub type Word = Spanned<String>;
+
+/// A whole recipe.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// The text it was read from.
+    pub source: SourceFile,
+    /// The escape character in force: `\` unless a directive says otherwise.
+    pub escape: char,
+    /// `ARG`s before the first stage, in order.
+    pub global_args: Vec<Step>,
+    /// The stages, in order; a recipe that parsed without errors has at least one.
+    pub stages: Vec<Stage>,
+}
+
+/// One stage: a base and the steps on top of it.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// The whole `FROM` line.
+    pub span: Span,
+    /// The base as written: an image, an earlier stage, a named context or `scratch`.
+    pub base: Word,
+    /// `--platform=`, as written.
+    pub platform: Option<Word>,
+    /// `AS name`, in lower case.
+    pub name: Option<Spanned<String>>,
+    /// The comment directly above that describes the stage.
+    pub description: Option<String>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One instruction.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// From the first byte of the keyword to the end of the instruction, heredoc bodies included.
+    pub span: Span,
+    /// The instruction on one line as it is shown to people: continuations joined, heredoc bodies left out.
+    pub text: String,
+    /// What it says.
+    pub instruction: Instruction,
+    /// The comment directly above an `ARG` that describes it.
+    pub description: Option<String>,
+}
+
+/// What one instruction says.
+#[derive(Debug, Clone)]
+pub enum Instruction {
+    /// `ARG name[=default]…`
+    Arg(Vec<Arg>),
+    /// `ENV name=value…`
+    Env(Vec<Pair>),
+    /// `LABEL name=value…`
+    Label(Vec<Pair>),
+    /// `MAINTAINER name`
+    Maintainer(Word),
+    /// `RUN …`
+    Run(Run),
+    /// `COPY …`
+    Copy(Copy),
+    /// `ADD …`
+    Add(Add),
+    /// `WORKDIR path`
+    Workdir(Word),
+    /// `USER user[:group]`
+    User(Word),
+    /// `CMD …`
+    Cmd(CommandLine),
+    /// `ENTRYPOINT …`
+    Entrypoint(CommandLine),
+    /// `EXPOSE port…`
+    Expose(Vec<Word>),
+    /// `VOLUME path…`
+    Volume(Vec<Word>),
+    /// `STOPSIGNAL signal`
+    StopSignal(Word),
+    /// `SHELL ["program", "argument"…]`
+    Shell(Vec<String>),
+    /// `HEALTHCHECK …`
+    Healthcheck(Healthcheck),
+    /// `ONBUILD instruction`: the trigger's text as it is recorded in the image configuration.
+    Onbuild(Spanned<String>),
+}
+
+/// One variable declared by `ARG`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arg {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Its default as written, if any.
+    pub default: Option<Word>,
+}
+
+/// `name=value` of `ENV` or `LABEL`, both as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The name.
+    pub name: Word,
+    /// The value.
+    pub value: Word,
+    /// Whether it was written `name value`, the old form without `=`.
+    pub legacy: bool,
+}
+
+/// A command as `RUN`, `CMD`, `ENTRYPOINT` and `HEALTHCHECK CMD` take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandLine {
+    /// Text for the shell; continuations joined, variables untouched.
+    Shell(Spanned<String>),
+    /// The JSON form: a program and its arguments.
+    Exec(Vec<String>),
+}
+
+/// `RUN`.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// What runs. With heredocs, the command line without their bodies.
+    pub command: CommandLine,
+    /// The heredocs in the command line, in order.
+    pub heredocs: Vec<Heredoc>,
+    /// `--mount=…`, in order.
+    pub mounts: Vec<Mount>,
+    /// `--network=…`
+    pub network: Option<Spanned<Network>>,
+    /// `--security=…`
+    pub security: Option<Spanned<Security>>,
+}
+
+/// A here-document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heredoc {
+    /// The word after `<<`, without quotes: also the file's name in `COPY` and `ADD`.
+    pub name: String,
+    /// The body with its last newline; leading tabs already gone for `<<-`.
+    pub body: Spanned<String>,
+    /// Whether variables in the body are expanded (the word was not quoted).
+    pub expand: bool,
+    /// Whether `<<-` was written.
+    pub strip_tabs: bool,
+    /// The file descriptor before `<<`; 0 where none was written.
+    pub fd: u32,
+}
+
+/// `--network` of a `RUN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// The build's network.
+    Default,
+    /// Loopback only.
+    None,
+    /// The host's network.
+    Host,
+}
+
+/// `--security` of a `RUN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// The sandbox.
+    Sandbox,
+    /// No sandbox; needs to be allowed.
+    Insecure,
+}
+
+/// One `--mount` of a `RUN`, words as written.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    /// The whole flag.
+    pub span: Span,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Where; absent only where the kind has a default place.
+    pub target: Option<Word>,
+    /// Whether writing is refused; `None` where nothing was said.
+    pub readonly: Option<bool>,
+}
+
+/// The kinds of `--mount`.
+#[derive(Debug, Clone)]
+pub enum MountKind {
+    /// Files from a context, a stage or an image.
+    Bind {
+        /// `from=`: a stage, image or named context; the main context where absent.
+        from: Option<Word>,
+        /// `source=`: a path in it.
+        source: Option<Word>,
+    },
+    /// A directory that outlives the build.
+    Cache {
+        /// `id=`; the target where absent.
+        id: Option<Word>,
+        /// `sharing=`
+        sharing: Sharing,
+        /// `from=`: what an empty cache starts from.
+        from: Option<Word>,
+        /// `source=`: a path in it.
+        source: Option<Word>,
+        /// `mode=`: permission bits of a new directory.
+        mode: Option<u32>,
+        /// `uid=`
+        uid: Option<u32>,
+        /// `gid=`
+        gid: Option<u32>,
+    },
+    /// Memory.
+    Tmpfs {
+        /// `size=` in bytes.
+        size: Option<u64>,
+    },
+    /// A secret, as a file, a variable or both.
+    Secret {
+        /// `id=`
+        id: Option<Word>,
+        /// `env=`: the variable that holds it.
+        env: Option<Word>,
+        /// `required=`
+        required: bool,
+        /// `mode=`
+        mode: Option<u32>,
+        /// `uid=`
+        uid: Option<u32>,
+        /// `gid=`
+        gid: Option<u32>,
+    },
+    /// The user's SSH agent.
+    Ssh {
+        /// `id=`
+        id: Option<Word>,
+        /// `required=`
+        required: bool,
+        /// `mode=`
+        mode: Option<u32>,
+        /// `uid=`
+        uid: Option<u32>,
+        /// `gid=`
+        gid: Option<u32>,
+    },
+}
+
+/// How several steps use one cache mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sharing {
+    /// At once.
+    Shared,
+    /// Each with a copy of its own.
+    Private,
+    /// One after the other.
+    Locked,
+}
+
+/// `COPY`.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// `--from=`: a stage, image or named context; the main context where absent.
+    pub from: Option<Word>,
+    /// What and where to.
+    pub files: Files,
+    /// `--parents`
+    pub parents: bool,
+}
+
+/// `ADD`.
+#[derive(Debug, Clone)]
+pub struct Add {
+    /// What and where to.
+    pub files: Files,
+    /// `--checksum=`
+    pub checksum: Option<Word>,
+    /// `--keep-git-dir`
+    pub keep_git_dir: Option<bool>,
+    /// `--unpack`
+    pub unpack: Option<bool>,
+}
+
+/// What `COPY` and `ADD` have in common.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// The sources as written; a heredoc source is the word `<<NAME`, found by name in `heredocs`.
+    pub sources: Vec<Word>,
+    /// The destination as written.
+    pub destination: Word,
+    /// Inline files.
+    pub heredocs: Vec<Heredoc>,
+    /// `--chown=`
+    pub chown: Option<Word>,
+    /// `--chmod=`
+    pub chmod: Option<Word>,
+    /// `--link`
+    pub link: bool,
+    /// `--exclude=`, in order.
+    pub exclude: Vec<Word>,
+}
+
+/// `HEALTHCHECK`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Healthcheck {
+    /// `NONE`: switches off the base's.
+    None,
+    /// `CMD …`
+    Command {
+        /// What is run.
+        command: CommandLine,
+        /// `--interval`
+        interval: Option<Duration>,
+        /// `--timeout`
+        timeout: Option<Duration>,
+        /// `--start-period`
+        start_period: Option<Duration>,
+        /// `--start-interval`
+        start_interval: Option<Duration>,
+        /// `--retries`
+        retries: Option<u32>,
+    },
+}
