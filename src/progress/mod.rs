@@ -4,11 +4,14 @@
 //! lines; none of them is on the path of the work.
 
 pub mod json;
+mod lines;
 pub mod plain;
+pub mod summary;
 pub mod terminal;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Names one unit of work (a step, a layer transfer, an export) within one build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,4 +93,92 @@ pub struct Silent;
 
 impl Sink for Silent {
     fn event(&self, _event: Event) {}
+}
+
+/// Hands out tasks and sends their events to one sink.
+pub struct Reporter {
+    sink: Arc<dyn Sink>,
+    next: AtomicU64,
+}
+
+impl std::fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reporter(..)")
+    }
+}
+
+impl Reporter {
+    /// A reporter whose tasks count from 1.
+    pub fn new(sink: Arc<dyn Sink>) -> Self {
+        Self { sink, next: AtomicU64::new(1) }
+    }
+
+    fn id(&self) -> TaskId {
+        TaskId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Work began.
+    pub fn start(&self, title: &str) -> Task<'_> {
+        let task = Task { reporter: self, id: self.id(), started: Instant::now(), finished: false };
+        self.sink.event(Event::Started { task: task.id, title: title.into() });
+        task
+    }
+
+    /// A step's result was known.
+    pub fn cached(&self, title: &str) {
+        self.sink.event(Event::Cached { task: self.id(), title: title.into() });
+    }
+
+    /// A sentence that concerns the whole build.
+    pub fn warning(&self, sentence: impl Into<String>) {
+        self.sink.event(Event::Warning(sentence.into()));
+    }
+}
+
+/// Work under way. Counts as broken off unless [`Task::finish`] is called.
+pub struct Task<'a> {
+    reporter: &'a Reporter,
+    id: TaskId,
+    started: Instant,
+    finished: bool,
+}
+
+impl std::fmt::Debug for Task<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Task({})", self.id.0)
+    }
+}
+
+impl Task<'_> {
+    /// Bytes the step's process wrote.
+    pub fn output(&self, stream: Stream, bytes: &[u8]) {
+        self.reporter.sink.event(Event::Output { task: self.id, stream, bytes: bytes.to_vec() });
+    }
+
+    /// How far a transfer is.
+    pub fn transferred(&self, done: u64, total: Option<u64>) {
+        self.reporter.sink.event(Event::Transferred { task: self.id, done, total });
+    }
+
+    /// What the work waits for.
+    pub fn waiting(&self, reason: impl Into<String>) {
+        self.reporter.sink.event(Event::Waiting { task: self.id, reason: reason.into() });
+    }
+
+    /// Ends the work: well, or with an error in one line.
+    pub fn finish(mut self, error: Option<String>) {
+        self.end(error);
+    }
+
+    fn end(&mut self, error: Option<String>) {
+        if !std::mem::replace(&mut self.finished, true) {
+            self.reporter.sink.event(Event::Finished { task: self.id, elapsed: self.started.elapsed(), error });
+        }
+    }
+}
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        self.end(Some("broken off".to_owned()));
+    }
 }
