@@ -192,6 +192,15 @@ pub struct MkdirOp {
     pub epoch: Option<i64>,
 }
 
+impl Origin {
+    /// How progress and errors name the step: `[builder 2/5] RUN make`.
+    pub fn title(&self) -> String {
+        let Self { stage, step, of, text, .. } = self;
+        let stage = if stage.is_empty() { String::new() } else { format!("{stage} ") };
+        format!("[{stage}{step}/{of}] {text}")
+    }
+}
+
 impl Op {
     /// The nodes this one needs, in a fixed order: the parent first.
     pub fn inputs(&self) -> Vec<NodeId> {

@@ -1,0 +1,33 @@
+//! What is remembered of a step: the fields of its key, so that a miss can be explained, and the layer it made.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::key::Fields;
+use crate::digest::DiffId;
+
+/// One step's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The fields the key was made of.
+    pub fields: Fields,
+    /// The layer the step made.
+    pub layer: DiffId,
+    /// When it was made: seconds since 1970.
+    pub created: i64,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// The step as it stood in the recipe.
+    pub step: String,
+}
+
+impl Record {
+    /// The record as bytes for the store, whose own check guards them.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record holds only strings and numbers")
+    }
+
+    /// The record in some bytes; `None` if they are not one.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}

@@ -1,0 +1,222 @@
+//! How one node is solved: known already, known by the time its lock is ours, or made now.
+
+use std::ops::ControlFlow;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::cache::key::Fields;
+use crate::cache::record::Record;
+use crate::cache::{self, key};
+use crate::digest::{ContentId, DiffId};
+use crate::execute::{self, Executor, Files};
+use crate::graph::explain::Status;
+use crate::graph::{CopyOp, Graph, Node, NodeId, Op};
+use crate::image::chain::Chain;
+use crate::progress::{Reporter, Task};
+use crate::schedule::Solve;
+use crate::store::{self, Store};
+
+/// Why a node could not be solved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The step itself failed.
+    #[error(transparent)]
+    Execute(#[from] execute::Error),
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Another failure, or the user, ended the build.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+/// A node's failure, with the node.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// Which node.
+    pub node: NodeId,
+    /// Why.
+    #[source]
+    pub error: Error,
+}
+
+/// A layer a step made, now or earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// The layer.
+    pub layer: DiffId,
+    /// When it was made: seconds since 1970.
+    pub created: i64,
+}
+
+/// What a solved node gives.
+#[derive(Debug, Clone, Default)]
+pub struct Solved {
+    /// The layers, from the base up; none for a context.
+    pub chain: Chain,
+    /// The layer the node itself added.
+    pub made: Option<Made>,
+}
+
+/// Solves the nodes of one graph with the cache and the executor.
+#[derive(Debug)]
+pub struct Solver<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// What makes layers.
+    pub executor: &'a Executor<'a>,
+    /// Where results are remembered.
+    pub store: &'a Store,
+    /// Where progress is told.
+    pub reporter: &'a Reporter,
+    /// Whether results of earlier builds count (`--no-cache`: they do not).
+    pub use_cache: bool,
+}
+
+impl Solve for Solver<'_> {
+    type Output = Solved;
+    type Error = Failed;
+
+    fn solve(&self, id: NodeId, inputs: Vec<Solved>) -> Result<Solved, Failed> {
+        let node = &self.graph[id];
+        let solved = match &node.op {
+            Op::Scratch | Op::Context(_) => Ok(Solved::default()),
+            Op::Image(request) => Ok(Solved { chain: self.executor.bases.chain(request), made: None }),
+            Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => self.layer(node, &inputs),
+        };
+        solved.map_err(|error| Failed { node: id, error })
+    }
+
+    fn cancel(&self) {
+        self.executor.cancel.cancel();
+    }
+}
+
+impl Solver<'_> {
+    /// What the cache knows of each node, without making or fetching anything.
+    pub fn status(&self) -> Vec<Status> {
+        let mut known: Vec<Option<Solved>> = Vec::with_capacity(self.graph.nodes.len());
+        let mut status = Vec::with_capacity(self.graph.nodes.len());
+        for node in &self.graph.nodes {
+            let inputs: Option<Vec<Solved>> = node.op.inputs().into_iter().map(|input| known[input.0].clone()).collect();
+            let (found, solved) = match (&node.op, inputs) {
+                (_, None) => (Status::Unknown, None),
+                (Op::Scratch | Op::Context(_), _) => (Status::Cached, Some(Solved::default())),
+                (Op::Image(request), _) => (Status::Cached, Some(Solved { chain: self.executor.bases.chain(request), made: None })),
+                (_, Some(inputs)) => self.step_status(node, &inputs),
+            };
+            status.push(found);
+            known.push(solved);
+        }
+        status
+    }
+
+    fn step_status(&self, node: &Node, inputs: &[Solved]) -> (Status, Option<Solved>) {
+        let needs_layers = |op: &CopyOp| {
+            let of_context = matches!(self.graph[op.from].op, Op::Context(_));
+            !of_context && cache::recall_selection(self.store, &key::selection(op, &inputs[1].chain)).is_none()
+        };
+        if matches!(&node.op, Op::Copy(op) if needs_layers(op)) {
+            return (Status::Unknown, None);
+        }
+        // A source that is missing is the build's to report: here it only means that the step would run.
+        let made = self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(&fields));
+        match made {
+            Some(made) => (Status::Cached, Some(Solved { chain: inputs[0].chain.with(made.layer), made: Some(made) })),
+            None => (Status::Miss, None),
+        }
+    }
+
+    fn layer(&self, node: &Node, inputs: &[Solved]) -> Result<Solved, Error> {
+        let title = node.origin.title();
+        let parent = &inputs[0].chain;
+        let asked = Instant::now();
+        let (fields, files) = self.fields(node, inputs).inspect_err(|error| {
+            self.reporter.start(&title).finish(Some(error.to_string()));
+        })?;
+        let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made) };
+        if let Some(made) = self.known(&fields) {
+            self.reporter.cached(&title);
+            return Ok(solved(made));
+        }
+        let task = self.reporter.start(&title);
+        let made = self.make(node, &fields, files, inputs, &task, asked);
+        task.finish(made.as_ref().err().map(ToString::to_string));
+        made.map(solved)
+    }
+
+    fn known(&self, fields: &Fields) -> Option<Made> {
+        let record = self.use_cache.then(|| cache::lookup(self.store, &fields.key())).flatten()?;
+        Some(Made { layer: record.layer, created: record.created })
+    }
+
+    /// Makes the layer, unless another thread or process made it while this one waited for the step's lock.
+    fn make(&self, node: &Node, fields: &Fields, files: Option<Files>, inputs: &[Solved], task: &Task<'_>, asked: Instant) -> Result<Made, Error> {
+        let key = fields.key();
+        let _lock = self.lock(&key.hex(), task)?;
+        if let Some(made) = self.known(fields) {
+            return Ok(made);
+        }
+        let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();
+        let layer = self.executor.execute(&node.op, &chains, files, task)?;
+        let record = Record {
+            fields: fields.clone(),
+            layer,
+            created: self.executor.epoch.unwrap_or_else(now),
+            elapsed_ms: u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
+            step: node.origin.text.clone(),
+        };
+        if let Err(error) = cache::remember(self.store, &key, &record) {
+            self.reporter.warning(format!("the result of {:?} is not remembered: {error}", node.origin.text));
+        }
+        Ok(Made { layer, created: record.created })
+    }
+
+    fn lock(&self, key: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
+        let mut told = false;
+        let waiting = &mut |owner: &store::LockOwner| {
+            if !std::mem::replace(&mut told, true) {
+                task.waiting(format!("waiting for {owner}, which is making the same layer"));
+            }
+            if self.executor.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        self.store.lock(&format!("step-{key}"), waiting)?.ok_or(Error::Cancelled)
+    }
+
+    /// The fields of a node's key; for a copy also the selected files, where they had to be listed to know.
+    fn fields(&self, node: &Node, inputs: &[Solved]) -> Result<(Fields, Option<Files>), Error> {
+        let parent = &inputs[0].chain;
+        Ok(match &node.op {
+            Op::Run(op) => (key::run(op, parent, &self.graph.platform), None),
+            Op::Mkdir(op) => (key::mkdir(op, parent), None),
+            Op::Copy(op) => {
+                let (digest, files) = self.files(op, &inputs[1].chain)?;
+                (key::copy(op, parent, &digest), files)
+            }
+            Op::Scratch | Op::Image(_) | Op::Context(_) => unreachable!("only nodes that make a layer have a key"),
+        })
+    }
+
+    /// The digest of the files a copy selects. Of a chain of layers it is remembered, because layers never change; of a
+    /// context the files are looked at, and what was found is handed on.
+    fn files(&self, op: &CopyOp, from: &Chain) -> Result<(ContentId, Option<Files>), Error> {
+        if let Op::Context(name) = &self.graph[op.from].op {
+            let files = self.executor.select_from_context(op, name)?;
+            return Ok((files.digest(), Some(files)));
+        }
+        let question = key::selection(op, from);
+        if let Some(digest) = cache::recall_selection(self.store, &question) {
+            return Ok((digest, None));
+        }
+        let files = self.executor.select_from_layers(op, from)?;
+        if let Err(error) = cache::remember_selection(self.store, &question, &files.digest()) {
+            self.reporter.warning(format!("a selection of files is not remembered: {error}"));
+        }
+        Ok((files.digest(), Some(files)))
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
