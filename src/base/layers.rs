@@ -1,0 +1,260 @@
+//! Layers on disk: those a build made, and those of base images, fetched when their bytes are first needed.
+
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use crate::base::Bases;
+use crate::digest::DiffId;
+use crate::image::chain::Chain;
+use crate::image::manifest::Descriptor;
+use crate::layer::{self, compress, unpack};
+use crate::progress::{Reporter, Task};
+use crate::recipe::reference::Reference;
+use crate::registry::{self, Client};
+use crate::runtime::Cancel;
+use crate::store::{self, BlobWriter, LayerMeta, Store, StoredLayer};
+
+/// Why a layer's files cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store has no such layer and no base image names it.
+    #[error("layer {layer} is not in the store and no base image has it; build again with --no-cache")]
+    Lost {
+        /// The layer.
+        layer: DiffId,
+    },
+    /// The registry did not give the blob.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The archive is not one that can be unpacked safely.
+    #[error("layer {} of {reference} cannot be unpacked", .blob.digest)]
+    Unpack {
+        /// The image the layer belongs to.
+        reference: Reference,
+        /// The blob.
+        blob: Box<Descriptor>,
+        /// What is wrong with it.
+        source: unpack::Error,
+    },
+    /// The blob does not hold what the image's configuration says.
+    #[error("layer {} of {reference} holds {found}, but the image's configuration says {expected}", .blob.digest)]
+    WrongDiffId {
+        /// The image the layer belongs to.
+        reference: Reference,
+        /// The blob.
+        blob: Box<Descriptor>,
+        /// What the configuration says.
+        expected: DiffId,
+        /// What the blob holds.
+        found: DiffId,
+    },
+    /// A blob in the store could not be read.
+    #[error("{path} cannot be read: {source}")]
+    Read {
+        /// The blob's file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another failure, or the user, ended the build.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+/// How many layers of a base are fetched at a time.
+const AT_ONCE: usize = 4;
+
+/// Where layers come from.
+#[derive(Debug)]
+pub struct Layers<'a> {
+    /// Where they are kept.
+    pub store: &'a Store,
+    /// Where base layers can be had.
+    pub bases: &'a Bases,
+    /// Who fetches them.
+    pub client: &'a Client,
+    /// Where progress is told.
+    pub reporter: &'a Reporter,
+    /// Ends waiting and fetching.
+    pub cancel: &'a Cancel,
+    /// How overlays keep their records here.
+    pub xattr: layer::OverlayXattr,
+    /// Whose files a layer's files become.
+    pub owners: unpack::Owners,
+}
+
+impl Layers<'_> {
+    /// The directories of a chain, base first. Base layers that are not there yet are fetched and unpacked, several at
+    /// a time.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn trees(&self, chain: &Chain) -> Result<Vec<PathBuf>, Error> {
+        let mut found = Vec::with_capacity(chain.layers().len());
+        for layer in chain.layers() {
+            found.push(self.store.layer(layer)?.map(|stored| stored.tree));
+        }
+        let missing: Vec<usize> = (0..found.len()).filter(|&n| found[n].is_none()).collect();
+        for batch in missing.chunks(AT_ONCE) {
+            let fetched: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = batch.iter().map(|&n| scope.spawn(move || self.fetch(chain.layers()[n]))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Cancelled))).collect()
+            });
+            for (&n, stored) in batch.iter().zip(fetched) {
+                found[n] = Some(stored?.tree);
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Sees to it that the blob of a base layer is in the store.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn blob(&self, layer: &DiffId) -> Result<Descriptor, Error> {
+        let (reference, blob) = self.bases.blob(layer).ok_or(Error::Lost { layer: *layer })?;
+        if self.store.blob_path(&blob.digest).is_none() {
+            let task = self.reporter.start(&fetch_title(reference, blob));
+            let fetched = self.lock(&format!("blob-{}", blob.digest.hex()), &task).and_then(|_lock| {
+                if self.store.blob_path(&blob.digest).is_some() { Ok(()) } else { self.download(reference, blob, &task, None) }
+            });
+            task.finish(fetched.as_ref().err().map(ToString::to_string));
+            fetched?;
+        }
+        Ok(blob.clone())
+    }
+
+    fn fetch(&self, layer: DiffId) -> Result<StoredLayer, Error> {
+        let (reference, blob) = self.bases.blob(&layer).ok_or(Error::Lost { layer })?;
+        let task = self.reporter.start(&fetch_title(reference, blob));
+        let fetched = self.fetch_locked(layer, reference, blob, &task);
+        task.finish(fetched.as_ref().err().map(ToString::to_string));
+        fetched
+    }
+
+    fn fetch_locked(&self, layer: DiffId, reference: &Reference, blob: &Descriptor, task: &Task<'_>) -> Result<StoredLayer, Error> {
+        let _lock = self.lock(&format!("blob-{}", blob.digest.hex()), task)?;
+        if let Some(stored) = self.store.layer(&layer)? {
+            return Ok(stored);
+        }
+        let scratch = self.store.scratch()?;
+        let tree = scratch.dir("tree")?;
+        let unpacked = match self.store.blob_path(&blob.digest) {
+            Some(path) => {
+                let file = std::fs::File::open(&path).map_err(|source| Error::Read { path, source })?;
+                unpack_blob(file, &tree, self.xattr, self.owners)
+            }
+            None => {
+                let (sender, receiver) = sync_channel(16);
+                std::thread::scope(|scope| {
+                    let unpacking = scope.spawn(|| unpack_blob(Incoming::new(receiver), &tree, self.xattr, self.owners));
+                    self.download(reference, blob, task, Some(sender))?;
+                    unpacking.join().map_err(|_| Error::Cancelled)
+                })?
+            }
+        };
+        let unpacked = unpacked.map_err(|source| Error::Unpack { reference: reference.clone(), blob: Box::new(blob.clone()), source })?;
+        if unpacked.diff_id != layer {
+            return Err(Error::WrongDiffId {
+                reference: reference.clone(),
+                blob: Box::new(blob.clone()),
+                expected: layer,
+                found: unpacked.diff_id,
+            });
+        }
+        Ok(self.store.publish_layer(layer, tree, LayerMeta::new(unpacked.size, unpacked.entries))?)
+    }
+
+    /// Fetches a blob into the store, and hands a copy of its bytes to whoever unpacks them.
+    fn download(&self, reference: &Reference, blob: &Descriptor, task: &Task<'_>, copy: Option<SyncSender<Vec<u8>>>) -> Result<(), Error> {
+        let mut sink = Tee { writer: self.store.blob_writer()?, copy, cancel: self.cancel };
+        let progress = |done: u64| task.transferred(done, Some(blob.size));
+        let fetched = self.client.fetch_blob(reference, blob, &mut sink, &progress);
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        fetched?;
+        sink.writer.commit(Some((&blob.digest, blob.size)))?;
+        Ok(())
+    }
+
+    fn lock(&self, name: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
+        let waiting = &mut |owner: &store::LockOwner| {
+            task.waiting(format!("waiting for {owner}, which is fetching it"));
+            if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        self.store.lock(name, waiting)?.ok_or(Error::Cancelled)
+    }
+}
+
+fn fetch_title(reference: &Reference, blob: &Descriptor) -> String {
+    format!("fetch {} {}", reference.familiar(), &blob.digest.to_string()[..19])
+}
+
+fn unpack_blob(
+    blob: impl Read + Send + 'static,
+    tree: &std::path::Path,
+    xattr: layer::OverlayXattr,
+    owners: unpack::Owners,
+) -> Result<layer::Measured, unpack::Error> {
+    let archive = compress::decoder(blob).map_err(unpack::Error::read)?;
+    unpack::unpack(archive, tree, xattr, owners)
+}
+
+/// Writes to the store and to whoever unpacks; gives up when the build is cancelled.
+struct Tee<'a> {
+    writer: BlobWriter,
+    copy: Option<SyncSender<Vec<u8>>>,
+    cancel: &'a Cancel,
+}
+
+impl Write for Tee<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            // Not `Interrupted`, which callers of `write` take as an invitation to try again.
+            return Err(io::Error::other("the build was cancelled"));
+        }
+        self.writer.write_all(bytes)?;
+        // An unpacker that failed hangs up; its own error is the one to show, after the blob is safe.
+        if self.copy.as_ref().is_some_and(|copy| copy.send(bytes.to_vec()).is_err()) {
+            self.copy = None;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// The reading end of a [`Tee`].
+struct Incoming {
+    receiver: Receiver<Vec<u8>>,
+    current: io::Cursor<Vec<u8>>,
+}
+
+impl Incoming {
+    fn new(receiver: Receiver<Vec<u8>>) -> Self {
+        Self { receiver, current: io::Cursor::default() }
+    }
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.current.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            match self.receiver.recv() {
+                Ok(bytes) => self.current = io::Cursor::new(bytes),
+                Err(_) => return Ok(0),
+            }
+        }
+    }
+}

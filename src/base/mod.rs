@@ -1,0 +1,145 @@
+//! Base images: from a name to documents, and from descriptors to layers on disk.
+//!
+//! Takes the images a graph names; gives their configuration and their layers' names at the price of a manifest and a
+//! configuration, and the layers themselves only when somebody asks for the bytes ([`layers`]). Never asks the network
+//! what the store knows: a digest is known for good, a tag until the user asks for a fresh look (`--pull`).
+
+pub mod layers;
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::digest::DiffId;
+use crate::digest::Digest;
+use crate::graph::ImageRequest;
+use crate::image::chain::Chain;
+use crate::image::config::ImageConfig;
+use crate::image::manifest::{Descriptor, Manifest};
+use crate::recipe::reference::Reference;
+use crate::registry::{self, Client};
+use crate::store::{self, PulledImage, Store};
+
+/// A base image as its documents describe it.
+#[derive(Debug, Clone)]
+pub struct BaseImage {
+    /// What the name stood for: the digest of an index, or of the manifest where there is none.
+    pub digest: Digest,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its configuration.
+    pub config: ImageConfig,
+}
+
+/// Why a base image cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The registry did not give it.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A document is not what it should be.
+    #[error("{document} of {reference} is not valid JSON of its kind: {source}")]
+    Document {
+        /// The image.
+        reference: Reference,
+        /// `the manifest` or `the configuration`.
+        document: &'static str,
+        /// What the JSON reader said.
+        source: serde_json::Error,
+    },
+    /// Manifest and configuration disagree.
+    #[error("{reference} is broken: its manifest has {layers} layers and its configuration {diff_ids}")]
+    LayerCount {
+        /// The image.
+        reference: Reference,
+        /// Layers of the manifest.
+        layers: usize,
+        /// DiffIDs of the configuration.
+        diff_ids: usize,
+    },
+}
+
+/// Every base image of one build.
+#[derive(Debug, Default)]
+pub struct Bases {
+    images: BTreeMap<ImageRequest, BaseImage>,
+    /// For each layer of each base: the blob that carries it, and where that blob can be had.
+    blobs: HashMap<DiffId, (Reference, Descriptor)>,
+}
+
+impl Bases {
+    /// Resolves an image: from the store, else (or if `fresh` is set and the name is not pinned by digest) from its
+    /// registry.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn resolve(store: &Store, client: &Client, request: &ImageRequest, fresh: bool) -> Result<BaseImage, Error> {
+        let ImageRequest { reference, platform } = request;
+        if (!fresh || reference.digest.is_some())
+            && let Some(pulled) = store.recall_pull(reference, platform)
+            && let Some(image) = stored(store, reference, &pulled)?
+        {
+            return Ok(image);
+        }
+        let resolved = client.resolve(reference, platform)?;
+        let digest = resolved.index.as_ref().unwrap_or(&resolved.manifest).digest;
+        let image = read(reference, digest, &resolved.manifest_bytes, &resolved.config_bytes)?;
+        store.put_blob(&resolved.manifest_bytes)?;
+        store.put_blob(&resolved.config_bytes)?;
+        store.remember_pull(reference, platform, &PulledImage::new(resolved.manifest, resolved.index))?;
+        Ok(image)
+    }
+
+    /// Adds a resolved image.
+    pub fn insert(&mut self, request: ImageRequest, image: BaseImage) {
+        for (diff_id, layer) in image.config.rootfs.diff_ids.iter().zip(&image.manifest.layers) {
+            self.blobs.entry(*diff_id).or_insert_with(|| (request.reference.clone(), layer.clone()));
+        }
+        self.images.insert(request, image);
+    }
+
+    /// The image a request was resolved to.
+    pub fn get(&self, request: &ImageRequest) -> Option<&BaseImage> {
+        self.images.get(request)
+    }
+
+    /// The configurations, as the graph wants them.
+    pub fn configs(&self) -> BTreeMap<ImageRequest, ImageConfig> {
+        self.images.iter().map(|(request, image)| (request.clone(), image.config.clone())).collect()
+    }
+
+    /// The layers of an image; none if it was never resolved.
+    pub fn chain(&self, request: &ImageRequest) -> Chain {
+        self.images.get(request).into_iter().flat_map(|image| image.config.rootfs.diff_ids.iter().copied()).collect()
+    }
+
+    /// The blob that carries a base layer, and the image it belongs to.
+    pub fn blob(&self, layer: &DiffId) -> Option<&(Reference, Descriptor)> {
+        self.blobs.get(layer)
+    }
+}
+
+/// The image an earlier resolution left in the store, if both its documents are still there.
+fn stored(store: &Store, reference: &Reference, pulled: &PulledImage) -> Result<Option<BaseImage>, Error> {
+    let Some(manifest_bytes) = store.read_blob(&pulled.manifest.digest)? else { return Ok(None) };
+    let manifest = parse(reference, "the manifest", &manifest_bytes)?;
+    let Manifest { config, .. } = &manifest;
+    let Some(config_bytes) = store.read_blob(&config.digest)? else { return Ok(None) };
+    let digest = pulled.index.as_ref().unwrap_or(&pulled.manifest).digest;
+    read(reference, digest, &manifest_bytes, &config_bytes).map(Some)
+}
+
+fn read(reference: &Reference, digest: Digest, manifest: &[u8], config: &[u8]) -> Result<BaseImage, Error> {
+    let manifest: Manifest = parse(reference, "the manifest", manifest)?;
+    let config: ImageConfig = parse(reference, "the configuration", config)?;
+    let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+    if layers != diff_ids {
+        return Err(Error::LayerCount { reference: reference.clone(), layers, diff_ids });
+    }
+    Ok(BaseImage { digest, manifest, config })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(reference: &Reference, document: &'static str, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|source| Error::Document { reference: reference.clone(), document, source })
+}

@@ -1,0 +1,409 @@
+//! The main path: a request in, events on the way, an image out.
+//!
+//! Read this first. Each line of [`build`] is a call into one part, in the order data flows: recipe, context, base
+//! images, graph, schedule, image, export. [`plan`] is the same up to the graph and only asks what is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::base::{self, BaseImage, Bases, layers::Layers};
+use crate::context::{self, Context, ignore::Ignore};
+use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
+use crate::digest::{ContentId, Digest};
+use crate::execute::Executor;
+use crate::export::{self, blobs, layout, spec::{Destination, Output}};
+use crate::graph::explain::Status;
+use crate::graph::lower::{Lowered, lower};
+use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId, Op};
+use crate::image::assemble::{Base, Built as BuiltLayer, Image, assemble};
+use crate::image::manifest::Descriptor;
+use crate::layer::OverlayXattr;
+use crate::layer::unpack::Owners;
+use crate::progress::Reporter;
+use crate::recipe::reference::Reference;
+use crate::recipe::{Recipe, dockerfile};
+use crate::registry::Client;
+use crate::runtime::Cancel;
+use crate::schedule::{self, solve};
+use crate::store::{self, Store};
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The directory whose files `COPY` and `ADD` read.
+    pub context: PathBuf,
+    /// The recipe; `Dockerfile` in the context where absent.
+    pub recipe: Option<PathBuf>,
+    /// Target, arguments and platforms.
+    pub graph: graph::Request,
+    /// Names the image gets in the local store.
+    pub names: Vec<Reference>,
+    /// Where else it goes.
+    pub outputs: Vec<Output>,
+    /// Whether results of earlier builds count.
+    pub use_cache: bool,
+    /// Whether names of base images are looked up anew.
+    pub pull: bool,
+}
+
+/// What a build works with.
+#[derive(Debug)]
+pub struct Workplace {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Who talks to registries.
+    pub client: Client,
+    /// Where progress is told.
+    pub reporter: Reporter,
+    /// Ends the build.
+    pub cancel: Cancel,
+    /// How overlays keep their records here.
+    pub xattr: OverlayXattr,
+    /// Whose files a layer's files become.
+    pub owners: Owners,
+    /// How many steps may run at once.
+    pub slots: usize,
+}
+
+/// A finished build.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The digest of the image's configuration.
+    pub image_id: Digest,
+    /// The digest of the manifest in the local store.
+    pub digest: Digest,
+    /// The names the image got.
+    pub names: Vec<Reference>,
+    /// Where else it went, with the digest of the manifest there.
+    pub exported: Vec<(Destination, Digest)>,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The recipe cannot be read.
+    #[error("the recipe {path} cannot be read: {source}")]
+    ReadRecipe {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The recipe is wrong.
+    #[error("{} has errors", .0.source.name)]
+    Recipe(Box<Findings>),
+    /// The context cannot be used.
+    #[error(transparent)]
+    Context(#[from] context::Error),
+    /// A base image cannot be used.
+    #[error("base image {reference} cannot be used")]
+    Base {
+        /// The image.
+        reference: Reference,
+        /// The recipe, with the place that names the image.
+        at: Box<Findings>,
+        /// Why.
+        source: Box<base::Error>,
+    },
+    /// A step failed.
+    #[error("step {title} failed")]
+    Step {
+        /// The step as progress shows it.
+        title: String,
+        /// The recipe, with the place of the step.
+        at: Box<Findings>,
+        /// Why.
+        source: Box<solve::Error>,
+    },
+    /// The user ended the build.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// A layer's blob cannot be had.
+    #[error(transparent)]
+    Blobs(#[from] blobs::Error),
+    /// An output cannot be written.
+    #[error(transparent)]
+    Layout(#[from] layout::Error),
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A document of the image could not be written as JSON.
+    #[error("the image's documents cannot be written: {0}")]
+    Document(#[from] serde_json::Error),
+}
+
+/// A recipe with what was found in it.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// The recipe's text.
+    pub source: SourceFile,
+    /// Findings, in the order of their places.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A build up to its graph.
+#[derive(Debug)]
+pub struct Plan {
+    /// The recipe's text.
+    pub source: SourceFile,
+    /// The graph.
+    pub graph: Graph,
+    /// Warnings of parser and graph.
+    pub warnings: Vec<Diagnostic>,
+    bases: Bases,
+    contexts: BTreeMap<ContextName, Context>,
+}
+
+/// Builds an image.
+///
+/// # Errors
+/// See [`Error`]. After any of them no output was written, no name was moved, nothing of the build still runs.
+pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
+    place.store.sweep()?;
+    let plan = prepare(request, place)?;
+    for warning in &plan.warnings {
+        place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.source, false));
+    }
+    let executor = executor(&plan, request, place);
+    let solver = solver(&plan, &executor, request, place);
+    let solved = schedule::run(&plan.graph, &solver, place.slots);
+    for context in plan.contexts.values() {
+        if let Err(error) = context.save() {
+            place.reporter.warning(format!("the context's index is not remembered: {error}"));
+        }
+    }
+    let solved = solved.map_err(|failed| step_failed(&plan, failed))?;
+    let finish = Finish { request, place, plan: &plan, executor: &executor, solved: &solved };
+    let (image, exported) = finish.outputs()?;
+    Ok(Built {
+        image_id: image.config.descriptor.digest,
+        digest: image.manifest.descriptor.digest,
+        names: request.names.clone(),
+        exported,
+    })
+}
+
+/// Makes the graph of a build and tells, node by node, what the cache knows. Runs nothing.
+///
+/// # Errors
+/// See [`Error`].
+pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>), Error> {
+    let plan = prepare(request, place)?;
+    let executor = executor(&plan, request, place);
+    let status = solver(&plan, &executor, request, place).status();
+    Ok((plan, status))
+}
+
+fn executor<'a>(plan: &'a Plan, request: &Request, place: &'a Workplace) -> Executor<'a> {
+    let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
+    let layers = Layers { store, bases: &plan.bases, client, reporter, cancel, xattr: *xattr, owners: *owners };
+    let epoch = request.graph.source_date_epoch;
+    Executor { store, layers, bases: &plan.bases, contexts: &plan.contexts, cancel, epoch }
+}
+
+fn solver<'a>(plan: &'a Plan, executor: &'a Executor<'a>, request: &Request, place: &'a Workplace) -> solve::Solver<'a> {
+    let Workplace { store, reporter, .. } = place;
+    solve::Solver { graph: &plan.graph, executor, store, reporter, use_cache: request.use_cache }
+}
+
+/// Recipe and base images → graph and contexts.
+fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
+    let recipe_path = request.recipe.clone().unwrap_or_else(|| request.context.join("Dockerfile"));
+    let source = read_recipe(&recipe_path, request)?;
+    let (recipe, mut warnings) = parse(&source)?;
+    let (graph, bases, more) = resolve(&recipe, request, place)?;
+    warnings.extend(more);
+    let contexts = open_contexts(&graph, request, &recipe_path, place)?;
+    Ok(Plan { source, graph, warnings, bases, contexts })
+}
+
+fn read_recipe(path: &Path, request: &Request) -> Result<SourceFile, Error> {
+    let failed = |source| Error::ReadRecipe { path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let text = String::from_utf8(bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
+    let name = if request.recipe.is_some() { path.to_string_lossy().into_owned() } else { "Dockerfile".to_owned() };
+    Ok(SourceFile { name: name.into(), text: text.into() })
+}
+
+fn parse(source: &SourceFile) -> Result<(Recipe, Vec<Diagnostic>), Error> {
+    let (recipe, diagnostics) = dockerfile::parse(source);
+    if diagnostics.iter().any(|finding| finding.severity == Severity::Error) {
+        return Err(Error::Recipe(Box::new(Findings { source: source.clone(), diagnostics })));
+    }
+    Ok((recipe, diagnostics))
+}
+
+/// Lowers the recipe, resolving the base images it turns out to need, until the graph is whole.
+fn resolve(recipe: &Recipe, request: &Request, place: &Workplace) -> Result<(Graph, Bases, Vec<Diagnostic>), Error> {
+    let mut bases = Bases::default();
+    loop {
+        let lowered = lower(recipe, &request.graph, &bases.configs())
+            .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source: recipe.source.clone(), diagnostics })))?;
+        let needed = match lowered {
+            Lowered::Graph(graph, warnings) => return Ok((*graph, bases, warnings)),
+            Lowered::Needs(needed) => needed,
+        };
+        let resolved: Vec<Result<BaseImage, base::Error>> = std::thread::scope(|scope| {
+            let look_up = |request_: &ImageRequest| Bases::resolve(&place.store, &place.client, request_, request.pull);
+            match needed.as_slice() {
+                [one] => vec![look_up(one)],
+                many => {
+                    let threads: Vec<_> = many.iter().map(|one| scope.spawn(move || look_up(one))).collect();
+                    threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+                }
+            }
+        });
+        for (image, resolved) in needed.into_iter().zip(resolved) {
+            let resolved = resolved.map_err(|source| base_failed(recipe, &image.reference, source))?;
+            bases.insert(image, resolved);
+        }
+    }
+}
+
+fn open_contexts(graph: &Graph, request: &Request, recipe_path: &Path, place: &Workplace) -> Result<BTreeMap<ContextName, Context>, Error> {
+    let used = graph.nodes.iter().filter_map(|node| match &node.op {
+        Op::Context(name) => Some(name.clone()),
+        _ => None,
+    });
+    let mut contexts = BTreeMap::new();
+    for name in used.collect::<BTreeSet<_>>() {
+        let ignore = Ignore::of_context(&request.context, recipe_path)?;
+        let place_of_index = ContentId::from(blake3::hash(std::path::absolute(&request.context).unwrap_or_default().as_os_str().as_encoded_bytes()));
+        let index = place.store.context_index_path(&place_of_index);
+        contexts.insert(name, Context::open(&request.context, ignore, Some(index))?);
+    }
+    Ok(contexts)
+}
+
+fn base_failed(recipe: &Recipe, reference: &Reference, source: base::Error) -> Error {
+    let named = recipe.stages.iter().find(|stage| stage.base.value.parse().is_ok_and(|name: Reference| name == *reference));
+    let span = named.map_or(recipe.stages.first().map_or(Span::default(), |stage| stage.base.span), |stage| stage.base.span);
+    Error::Base { reference: reference.clone(), at: finding(&recipe.source, span, sentence(&source)), source: Box::new(source) }
+}
+
+fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
+    let solve::Failed { node, error } = failed;
+    if matches!(error, solve::Error::Cancelled | solve::Error::Execute(crate::execute::Error::Cancelled)) {
+        return Error::Cancelled;
+    }
+    let origin = &plan.graph[node].origin;
+    Error::Step { title: origin.title(), at: finding(&plan.source, origin.span, sentence(&error)), source: Box::new(error) }
+}
+
+fn finding(source: &SourceFile, span: Span, message: String) -> Box<Findings> {
+    Box::new(Findings { source: source.clone(), diagnostics: vec![Diagnostic::error(span, message)] })
+}
+
+/// The last part of a build: from layers to images under their names.
+struct Finish<'a> {
+    request: &'a Request,
+    place: &'a Workplace,
+    plan: &'a Plan,
+    executor: &'a Executor<'a>,
+    solved: &'a [solve::Solved],
+}
+
+impl Finish<'_> {
+    /// Writes every output, then the names in the local store, which make the image visible, last.
+    fn outputs(&self) -> Result<(Image, Vec<(Destination, Digest)>), Error> {
+        let store = &self.place.store;
+        let mut exported = Vec::new();
+        for output in &self.request.outputs {
+            exported.push((output.destination.clone(), self.export(output)?));
+        }
+        let image = self.assemble(|layer| blobs::plain(store, layer))?;
+        if !self.request.names.is_empty() {
+            self.put_documents(&image)?;
+            for name in &self.request.names {
+                let platform = Some(self.plan.graph.platform.clone());
+                store.tag(name, &Descriptor { platform, ..image.manifest.descriptor.clone() })?;
+            }
+        }
+        Ok((image, exported))
+    }
+
+    fn export(&self, output: &Output) -> Result<Digest, Error> {
+        let Place { layers, reporter, epoch } = self.parts();
+        let image = self.assemble(|layer| blobs::compressed(layers, reporter, layer, output.compression, epoch))?;
+        self.put_documents(&image)?;
+        if let Some(base) = self.base() {
+            for layer in &base.config.rootfs.diff_ids {
+                layers.blob(layer).map_err(blobs::Error::from)?;
+            }
+        }
+        let platform = &self.plan.graph.platform;
+        let content = layout::Content { store: &self.place.store, image: &image, platform, names: &self.request.names };
+        match &output.destination {
+            Destination::Archive(path) => layout::archive(&content, path)?,
+            Destination::Directory(path) => layout::directory(&content, path)?,
+            Destination::Stdout => layout::stream(&content, io::stdout().lock())?,
+        }
+        Ok(image.manifest.descriptor.digest)
+    }
+
+    fn parts(&self) -> Place<'_> {
+        Place { layers: &self.executor.layers, reporter: &self.place.reporter, epoch: self.executor.epoch }
+    }
+
+    fn base(&self) -> Option<&BaseImage> {
+        self.plan.graph.base.as_ref().and_then(|request| self.plan.bases.get(request))
+    }
+
+    /// The nodes that made the image's own layers, lowest first.
+    fn made(&self) -> Vec<solve::Made> {
+        let mut made = Vec::new();
+        let mut next = Some(self.plan.graph.target);
+        while let Some(NodeId(node)) = next {
+            made.extend(self.solved[node].made);
+            next = self.plan.graph.nodes[node].op.parent();
+        }
+        made.reverse();
+        made
+    }
+
+    fn assemble(&self, mut blob: impl FnMut(crate::digest::DiffId) -> Result<Descriptor, blobs::Error>) -> Result<Image, Error> {
+        let graph = &self.plan.graph;
+        let mut built = Vec::new();
+        for solve::Made { layer, created } in self.made() {
+            built.push(BuiltLayer { diff_id: layer, blob: blob(layer)?, created: rfc3339(created) });
+        }
+        let base = self.base();
+        let named = graph.base.as_ref().zip(base).map(|(request, image)| Base {
+            name: &request.reference,
+            digest: image.digest,
+            layers: &image.manifest.layers,
+        });
+        let diff_ids = base.map_or(&[][..], |image| &image.config.rootfs.diff_ids);
+        let scratch_time = rfc3339(self.executor.epoch.unwrap_or(0));
+        Ok(assemble(&graph.config, graph.base_history, named.as_ref(), diff_ids, &built, &scratch_time)?)
+    }
+
+    fn put_documents(&self, image: &Image) -> Result<(), Error> {
+        self.place.store.put_blob(&image.config.bytes)?;
+        self.place.store.put_blob(&image.manifest.bytes)?;
+        Ok(())
+    }
+}
+
+struct Place<'a> {
+    layers: &'a Layers<'a>,
+    reporter: &'a Reporter,
+    epoch: Option<i64>,
+}
+
+/// An error with all its causes, in one line.
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn rfc3339(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}

@@ -1,0 +1,266 @@
+//! One graph node → one layer.
+//!
+//! Takes an operation and the chains of its inputs, gives the DiffID of the layer it made, published in the store.
+//! Decides *how* a step is done and never *when* or *whether*: that is `schedule`'s.
+
+pub mod copy;
+pub mod mkdir;
+pub mod owner;
+mod run;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::base::{self, Bases, layers::Layers};
+use crate::context::{self, Context};
+use crate::digest::{ContentId, DiffId};
+use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
+use crate::image::chain::Chain;
+use crate::layer::archive::{self, Times};
+use crate::layer::tree::Tree;
+use crate::layer::view::View;
+use crate::layer::{OverlayXattr, diff};
+use crate::progress::Task;
+use crate::runtime::{self, Cancel};
+use crate::store::{self, LayerMeta, Store};
+
+pub use copy::select::Selection;
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The process returned a code other than 0.
+    #[error("process {command:?} did not complete successfully: exit code: {code}")]
+    Exit {
+        /// What ran.
+        command: String,
+        /// What it returned.
+        code: i32,
+    },
+    /// A signal ended the process.
+    #[error("process {command:?} was ended by signal {signal}")]
+    Signal {
+        /// What ran.
+        command: String,
+        /// The signal's name or number.
+        signal: String,
+    },
+    /// Another failure, or the user, ended the build.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// The sandbox could not be made, or the program could not be started.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    /// A source of a copy is not there.
+    #[error("{source_path:?} not found in {place}{}", hidden.as_ref().map(|pattern| format!(": it is excluded by {pattern}")).unwrap_or_default())]
+    NotFound {
+        /// The source as written.
+        source_path: String,
+        /// The context or image it was looked for in.
+        place: String,
+        /// The ignore pattern that hides it, with its file and line.
+        hidden: Option<String>,
+        /// The nearest name that is there.
+        nearest: Option<String>,
+    },
+    /// Files could not be selected or written.
+    #[error(transparent)]
+    Copy(#[from] copy::Error),
+    /// A user or group is not known.
+    #[error(transparent)]
+    Owner(#[from] owner::Error),
+    /// The working directory could not be made.
+    #[error(transparent)]
+    Mkdir(#[from] mkdir::Error),
+    /// The layers the step starts from cannot be had.
+    #[error(transparent)]
+    Base(#[from] base::layers::Error),
+    /// What the step changed could not be told.
+    #[error(transparent)]
+    Diff(#[from] diff::Error),
+    /// What the step changed could not be read.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// The context's index could not be used.
+    #[error(transparent)]
+    Context(#[from] context::Error),
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A word of the step holds a NUL byte, which no program can be given.
+    #[error("{text:?} holds a NUL byte")]
+    NulByte {
+        /// The word.
+        text: String,
+    },
+    /// A file of the host that a step needs could not be read.
+    #[error("{path} cannot be read: {source}")]
+    Host {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether this machine, and not the recipe, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Runtime(error) => error.is_environment(),
+            Self::Store(_) | Self::Host { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// The files a copy selects, and the tree to read them from.
+#[derive(Debug)]
+pub struct Files {
+    selection: Selection,
+    from: From,
+}
+
+#[derive(Debug)]
+enum From {
+    Context(ContextName),
+    Layers(View),
+}
+
+impl Files {
+    /// The digest of what is selected.
+    pub fn digest(&self) -> ContentId {
+        self.selection.digest
+    }
+}
+
+/// Everything steps are made with.
+#[derive(Debug)]
+pub struct Executor<'a> {
+    /// Where layers go.
+    pub store: &'a Store,
+    /// Where layers come from.
+    pub layers: Layers<'a>,
+    /// The base images.
+    pub bases: &'a Bases,
+    /// The build contexts.
+    pub contexts: &'a BTreeMap<ContextName, Context>,
+    /// Ends every step.
+    pub cancel: &'a Cancel,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<i64>,
+}
+
+impl Executor<'_> {
+    /// Makes the layer of an operation. `inputs` are the chains of its inputs, in their order; `files` what
+    /// `select_from_…` gave for the same copy, if it was asked.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn execute(&self, op: &Op, inputs: &[Chain], files: Option<Files>, task: &Task<'_>) -> Result<DiffId, Error> {
+        match op {
+            Op::Run(op) => run::run(self, op, &inputs[0], task),
+            Op::Copy(op) => {
+                let files = match (files, &inputs[1]) {
+                    (Some(files), _) => files,
+                    (None, from) => self.select_from_layers(op, from)?,
+                };
+                self.copy(op, &inputs[0], &files)
+            }
+            Op::Mkdir(op) => self.mkdir(op, &inputs[0]),
+            Op::Scratch | Op::Image(_) | Op::Context(_) => unreachable!("only steps make layers"),
+        }
+    }
+
+    /// Selects the files of a copy from a context.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn select_from_context(&self, op: &CopyOp, name: &ContextName) -> Result<Files, Error> {
+        let context = self.context(name);
+        let selection = copy::select::select(op, context).map_err(|error| missing_in_context(error, context))?;
+        Ok(Files { selection, from: From::Context(name.clone()) })
+    }
+
+    /// Selects the files of a copy from a chain of layers.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn select_from_layers(&self, op: &CopyOp, from: &Chain) -> Result<Files, Error> {
+        let view = self.view(from)?;
+        let selection = copy::select::select(op, &view).map_err(missing_in_layers)?;
+        Ok(Files { selection, from: From::Layers(view) })
+    }
+
+    fn context(&self, name: &ContextName) -> &Context {
+        self.contexts.get(name).expect("the graph names only contexts that the build opened")
+    }
+
+    /// The merged view of a chain, fetching what is missing.
+    fn view(&self, chain: &Chain) -> Result<View, Error> {
+        let mut trees = self.layers.trees(chain)?;
+        trees.reverse();
+        Ok(View::new(trees, self.xattr()))
+    }
+
+    fn xattr(&self) -> OverlayXattr {
+        self.layers.xattr
+    }
+
+    fn copy(&self, op: &CopyOp, parent: &Chain, files: &Files) -> Result<DiffId, Error> {
+        let from: &dyn Tree = match &files.from {
+            From::Context(name) => self.context(name),
+            From::Layers(view) => view,
+        };
+        let root = if op.link { View::new(Vec::new(), self.xattr()) } else { self.view(parent)? };
+        let owner = op.chown.as_deref().map(|spec| owner::resolve_chown(spec, &root)).transpose()?;
+        let scratch = self.store.scratch()?;
+        let tree = scratch.dir("tree")?;
+        copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner, self.now())?;
+        self.publish(tree, op.epoch)
+    }
+
+    fn mkdir(&self, op: &MkdirOp, parent: &Chain) -> Result<DiffId, Error> {
+        let root = self.view(parent)?;
+        let scratch = self.store.scratch()?;
+        let tree = scratch.dir("tree")?;
+        mkdir::mkdir(op, &root, &tree, self.xattr(), self.now())?;
+        self.publish(tree, op.epoch)
+    }
+
+    /// Measures a finished layer directory and moves it into the store.
+    fn publish(&self, tree: PathBuf, epoch: Option<i64>) -> Result<DiffId, Error> {
+        let measured = archive::measure(&tree, self.xattr(), Times { clamp: epoch })?;
+        self.store.publish_layer(measured.diff_id, tree, LayerMeta::new(measured.size, measured.entries))?;
+        Ok(measured.diff_id)
+    }
+
+    fn now(&self) -> (i64, u32) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
+    }
+}
+
+fn missing_in_context(error: copy::Error, context: &Context) -> Error {
+    match error {
+        copy::Error::NotFound { path } => Error::NotFound {
+            hidden: context.hidden_by(Path::new(path.trim_matches('/'))).map(|pattern| pattern.to_string()),
+            source_path: path,
+            place: "the build context".to_owned(),
+            nearest: None,
+        },
+        other => other.into(),
+    }
+}
+
+fn missing_in_layers(error: copy::Error) -> Error {
+    match error {
+        copy::Error::NotFound { path } => {
+            Error::NotFound { source_path: path, place: "the stage or image".to_owned(), hidden: None, nearest: None }
+        }
+        other => other.into(),
+    }
+}

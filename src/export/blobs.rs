@@ -1,0 +1,95 @@
+//! The blobs that carry an image's layers, each in the form an output asks for.
+
+use std::io::{self, Write};
+
+use crate::base::layers::{self, Layers};
+use crate::digest::{DiffId, Digest};
+use crate::image::manifest::{Descriptor, media_type};
+use crate::layer::archive::{self, Times};
+use crate::layer::compress::{Compression, Encoder};
+use crate::progress::Reporter;
+use crate::store::{self, Form, Store, StoredLayer};
+
+/// Why a layer's blob cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The layer is not in the store.
+    #[error(transparent)]
+    Layers(#[from] layers::Error),
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The layer's files could not be read or compressed.
+    #[error("layer {layer} cannot be written")]
+    Archive {
+        /// The layer.
+        layer: DiffId,
+        /// Why.
+        source: archive::Error,
+    },
+    /// The compressed form could not be finished.
+    #[error("layer {layer} cannot be compressed: {source}")]
+    Compress {
+        /// The layer.
+        layer: DiffId,
+        /// Why.
+        source: io::Error,
+    },
+    /// The layer's files are no longer what they were when the layer was made.
+    #[error("layer {layer} was changed in the store: its files now make {found}; build again with --no-cache")]
+    Changed {
+        /// The layer.
+        layer: DiffId,
+        /// What its files make now.
+        found: DiffId,
+    },
+}
+
+/// What a manifest in the local store says of a layer the build made: its plain archive, which is written only when
+/// somebody needs the bytes.
+///
+/// # Errors
+/// If the layer is not in the store.
+pub fn plain(store: &Store, layer: DiffId) -> Result<Descriptor, Error> {
+    let stored = stored(store, layer)?;
+    Ok(Descriptor::new(media_type::LAYER, Digest::from(layer), stored.meta.tar_size))
+}
+
+/// Sees to it that a layer the build made is in the store as a blob of this form, and gives its descriptor. Done once:
+/// the store remembers the forms a layer has.
+///
+/// # Errors
+/// See [`Error`].
+pub fn compressed(layers: &Layers<'_>, reporter: &Reporter, layer: DiffId, compression: Compression, epoch: Option<i64>) -> Result<Descriptor, Error> {
+    let store = layers.store;
+    let format = compression.format();
+    let stored = stored(store, layer)?;
+    let known = stored.meta.forms.iter().find(|form| form.format == format);
+    if let Some(form) = known.filter(|form| store.blob_path(&form.descriptor.digest).is_some()) {
+        return Ok(form.descriptor.clone());
+    }
+    let task = reporter.start(&format!("export layer {} ({})", &layer.to_string()[..19], compression.name()));
+    let written = write(layers, &stored, layer, compression, epoch);
+    task.finish(written.as_ref().err().map(ToString::to_string));
+    let descriptor = written?;
+    store.add_form(&layer, Form { format, descriptor: descriptor.clone() })?;
+    Ok(descriptor)
+}
+
+fn stored(store: &Store, layer: DiffId) -> Result<StoredLayer, Error> {
+    Ok(store.layer(&layer)?.ok_or(layers::Error::Lost { layer })?)
+}
+
+fn write(layers: &Layers<'_>, stored: &StoredLayer, layer: DiffId, compression: Compression, epoch: Option<i64>) -> Result<Descriptor, Error> {
+    let blob = layers.store.blob_writer()?;
+    let mut encoder = Encoder::new(blob, compression).map_err(|source| Error::Compress { layer, source })?;
+    let measured = archive::write(&stored.tree, layers.xattr, Times { clamp: epoch }, &mut encoder)
+        .map_err(|source| Error::Archive { layer, source })?;
+    if measured.diff_id != layer {
+        return Err(Error::Changed { layer, found: measured.diff_id });
+    }
+    let mut blob = encoder.finish().map_err(|source| Error::Compress { layer, source })?;
+    blob.flush().map_err(|source| Error::Compress { layer, source })?;
+    let (digest, size) = blob.commit(None)?;
+    Ok(Descriptor::new(compression.media_type(), digest, size))
+}
