@@ -1,0 +1,207 @@
+//! `strata build`
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use crate::build::{self, Built, Request};
+use crate::cli::{exit, print, workplace};
+use crate::export::spec::{Destination, Output};
+use crate::graph;
+use crate::progress::summary::Summary;
+use crate::progress::{Silent, Sink, json, plain, terminal};
+use crate::recipe::platform::Platform;
+use crate::recipe::reference::Reference;
+
+/// What is built, as every command that makes a graph takes it.
+#[derive(Debug, Args)]
+pub(super) struct Recipe {
+    /// The directory whose files COPY and ADD read
+    #[arg(value_name = "CONTEXT")]
+    context: PathBuf,
+
+    /// The recipe [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// The stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+
+    /// Set a build argument; without a value it is taken from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    build_args: Vec<String>,
+
+    /// What the image is for, such as linux/arm64 [default: this machine]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+
+    /// Ignore results of earlier builds
+    #[arg(long)]
+    no_cache: bool,
+
+    /// Look up names of base images anew
+    #[arg(long)]
+    pull: bool,
+}
+
+/// The arguments of `build`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    recipe: Recipe,
+
+    /// Name the image in the local store
+    #[arg(short, long = "tag", value_name = "NAME")]
+    tags: Vec<String>,
+
+    /// Write the image: type=oci,dest=PATH[,tar=false][,compression=gzip|zstd|uncompressed][,compression-level=N]
+    #[arg(short, long = "output", value_name = "SPEC")]
+    outputs: Vec<String>,
+
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t = Progress::Auto, value_name = "MODE")]
+    progress: Progress,
+
+    /// Print only the image's id
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Progress {
+    /// tty on a terminal, plain elsewhere, with CI=true or with NO_COLOR
+    Auto,
+    /// A live display
+    Tty,
+    /// Lines
+    Plain,
+    /// One JSON event a line
+    Rawjson,
+    /// Nothing
+    Quiet,
+}
+
+/// Builds.
+pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
+    let mut request = arguments.recipe.request()?;
+    request.names = arguments.tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
+    if let Some(name) = request.names.iter().find(|name| name.digest.is_some()) {
+        return Err(exit::Error::Usage(format!("{name} cannot be given to an image: a name with a digest names one already")));
+    }
+    request.outputs = arguments.outputs.iter().map(|spec| spec.parse()).collect::<Result<Vec<Output>, _>>()?;
+    let to_stdout = request.outputs.iter().any(|output| output.destination == Destination::Stdout);
+    if to_stdout && std::io::stdout().is_terminal() {
+        return Err(exit::Error::Usage("an archive is not written to a terminal: add dest=FILE to --output".to_owned()));
+    }
+    let quiet = arguments.quiet || arguments.progress == Progress::Quiet;
+    let summary = Arc::new(Summary::new(view(arguments.progress, quiet)));
+    let place = workplace::open(summary.clone())?;
+    let built = build::build(&request, &place);
+    summary.close();
+    let built = built?;
+    if !quiet {
+        summary.print(&mut std::io::stderr().lock());
+    }
+    if to_stdout { Ok(()) } else { print(&results(&built, arguments.quiet)) }
+}
+
+impl Recipe {
+    /// What is typed → what it means.
+    pub(super) fn request(self) -> Result<Request, exit::Error> {
+        let context = local_directory(self.context)?;
+        if self.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
+            return Err(exit::Error::Usage("a recipe from standard input is not supported yet".to_owned()));
+        }
+        let build_platform = Platform::host();
+        let platform = match &self.platform {
+            Some(text) if text.contains(',') => {
+                return Err(exit::Error::Usage("several platforms at once are not supported yet: give one --platform".to_owned()));
+            }
+            Some(text) => text.parse()?,
+            None => build_platform.clone(),
+        };
+        let build_args = build_args(&self.build_args)?;
+        let source_date_epoch = source_date_epoch(&build_args)?;
+        let graph = graph::Request { target: self.target, build_args, platform, build_platform, source_date_epoch };
+        Ok(Request {
+            context,
+            recipe: self.file,
+            graph,
+            names: Vec::new(),
+            outputs: Vec::new(),
+            use_cache: !self.no_cache,
+            pull: self.pull,
+        })
+    }
+}
+
+fn local_directory(context: PathBuf) -> Result<PathBuf, exit::Error> {
+    let text = context.to_string_lossy();
+    let remote = ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| text.starts_with(prefix));
+    if text == "-" || remote {
+        return Err(exit::Error::Usage(format!("a context from {text} is not supported yet: give a directory")));
+    }
+    if !context.is_dir() {
+        return Err(exit::Error::Usage(format!("the context {text} is not a directory")));
+    }
+    Ok(context)
+}
+
+fn build_args(given: &[String]) -> Result<BTreeMap<String, String>, exit::Error> {
+    let mut arguments = BTreeMap::new();
+    for text in given {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text.as_str(), std::env::var(text).ok()),
+        };
+        if name.is_empty() {
+            return Err(exit::Error::Usage(format!("--build-arg {text:?} has no name: expected NAME=VALUE")));
+        }
+        if let Some(value) = value {
+            arguments.insert(name.to_owned(), value);
+        }
+    }
+    Ok(arguments)
+}
+
+/// `SOURCE_DATE_EPOCH` from `--build-arg`, else from the environment.
+fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, exit::Error> {
+    let text = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok());
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    match text.parse() {
+        Ok(seconds) => Ok(Some(seconds)),
+        Err(_) => Err(exit::Error::Usage(format!("SOURCE_DATE_EPOCH={text:?} is not a number of seconds since 1970"))),
+    }
+}
+
+fn view(progress: Progress, quiet: bool) -> Box<dyn Sink> {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let live = std::io::stderr().is_terminal() && !set("NO_COLOR") && !std::env::var("CI").is_ok_and(|ci| ci == "true");
+    match progress {
+        _ if quiet => Box::new(Silent),
+        Progress::Tty => Box::new(terminal::Terminal::new()),
+        Progress::Auto if live => Box::new(terminal::Terminal::new()),
+        Progress::Rawjson => Box::new(json::Json::new(std::io::stderr())),
+        _ => Box::new(plain::Plain::new(std::io::stderr())),
+    }
+}
+
+fn results(built: &Built, quiet: bool) -> String {
+    if quiet {
+        return format!("{}\n", built.image_id);
+    }
+    let mut text = format!("image {}\n", built.image_id);
+    for name in &built.names {
+        text += &format!("name {}@{}\n", name.familiar(), built.digest);
+    }
+    for (destination, digest) in &built.exported {
+        if let Destination::Archive(path) | Destination::Directory(path) = destination {
+            text += &format!("output {} {digest}\n", path.display());
+        }
+    }
+    text
+}

@@ -1,0 +1,166 @@
+//! Outcome → exit code, error → message with its place in the recipe and a hint.
+
+use std::error::Error as _;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::build::{self, Findings};
+use crate::diagnostic::render;
+use crate::recipe::{platform, reference};
+use crate::runtime::userns;
+use crate::{base, export, execute, registry, settings, store};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// A build failed.
+    #[error(transparent)]
+    Build(#[from] build::Error),
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The user namespace could not be made.
+    #[error(transparent)]
+    UserNamespace(#[from] userns::Error),
+    /// The settings file is wrong.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
+    /// An image name is wrong.
+    #[error(transparent)]
+    Reference(#[from] reference::ParseError),
+    /// A platform is wrong.
+    #[error(transparent)]
+    Platform(#[from] platform::ParseError),
+    /// An output is wrong.
+    #[error(transparent)]
+    Output(#[from] export::spec::ParseError),
+    /// The arguments do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// A name is not in the store.
+    #[error("no image named {name} in the local store{}", .nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    NoImage {
+        /// The name as normalised.
+        name: String,
+        /// The nearest name there is.
+        nearest: Option<String>,
+    },
+    /// A document in the store is damaged.
+    #[error("{what} of {name} is missing or damaged in the local store; build it again")]
+    Damaged {
+        /// The image's name.
+        name: String,
+        /// Which document.
+        what: &'static str,
+    },
+    /// Signals cannot be caught.
+    #[error("signals cannot be caught: {0}")]
+    Signals(std::io::Error),
+    /// Standard output cannot be written.
+    #[error("standard output cannot be written: {0}")]
+    Stdout(std::io::Error),
+}
+
+const BUILD_FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const ENVIRONMENT: u8 = 3;
+const INTERRUPTED: u8 = 130;
+
+/// Turns the outcome of a command into an exit code, after saying on standard error what went wrong.
+pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    say(&message(&error));
+    ExitCode::from(class(&error))
+}
+
+/// Flags of `docker buildx build` that have no meaning here yet: refused by name, because a flag that is ignored does
+/// harm.
+const NOT_YET: [&str; 31] = [
+    "--add-host", "--allow", "--annotation", "--attest", "--build-context", "--builder", "--cache-from", "--cache-to",
+    "--call", "--cgroup-parent", "--check", "--iidfile", "--label", "--load", "--metadata-file", "--network",
+    "--no-cache-filter", "--policy", "--provenance", "--push", "--resource", "--sbom", "--secret", "--shm-size", "--ssh",
+    "--ulimit", "--memory", "--cpus", "--squash", "--explain", "--isolation",
+];
+
+/// Says what is wrong with the command line.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) = (error.kind(), error.get(ContextKind::InvalidArg)) {
+        let name = flag.split('=').next().unwrap_or(flag);
+        if NOT_YET.contains(&name) {
+            say(&format!("error: {name} is not supported yet\n"));
+            return ExitCode::from(USAGE);
+        }
+    }
+    // Help and version are no errors: clap prints them to standard output.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+}
+
+fn say(text: &str) {
+    // Nobody is left to tell if standard error is gone.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn class(error: &Error) -> u8 {
+    match error {
+        Error::Build(error) => class_of_build(error),
+        Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) => ENVIRONMENT,
+        Error::NoImage { .. } | Error::Damaged { .. } => BUILD_FAILED,
+        Error::Settings(_) | Error::Reference(_) | Error::Platform(_) | Error::Output(_) | Error::Usage(_) => USAGE,
+    }
+}
+
+fn class_of_build(error: &build::Error) -> u8 {
+    match error {
+        build::Error::ReadRecipe { .. } | build::Error::Recipe(_) | build::Error::Context(_) => USAGE,
+        build::Error::Cancelled => INTERRUPTED,
+        build::Error::Store(_) | build::Error::Layout(_) => ENVIRONMENT,
+        other if is_about_this_machine(other) => ENVIRONMENT,
+        _ => BUILD_FAILED,
+    }
+}
+
+/// Whether anything in an error's chain of causes is the machine's doing and not the recipe's.
+fn is_about_this_machine(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<store::Error>()
+            || error.downcast_ref::<registry::Error>().is_some_and(registry::Error::is_unreachable)
+            || error.downcast_ref::<base::Error>().is_some_and(|error| matches!(error, base::Error::Store(_)))
+            || error.downcast_ref::<execute::Error>().is_some_and(execute::Error::is_environment)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn message(error: &Error) -> String {
+    let colour = colour();
+    match error {
+        Error::Build(build::Error::Recipe(findings)) => rendered(findings, colour),
+        Error::Build(build::Error::Base { at, .. } | build::Error::Step { at, .. }) => rendered(at, colour),
+        other => format!("error: {}\n{}", build::sentence(other), hint(other).map(|hint| format!("hint: {hint}\n")).unwrap_or_default()),
+    }
+}
+
+fn rendered(findings: &Findings, colour: bool) -> String {
+    render(&findings.diagnostics, &findings.source, colour)
+}
+
+fn hint(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::Build(build::Error::ReadRecipe { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Some("name the recipe with -f FILE")
+        }
+        _ => None,
+    }
+}
+
+/// Whether standard error takes colours: a terminal, and nobody asked for none.
+pub(super) fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,77 @@
+//! Environment → what a build works with: the store's place, the settings, the user namespace, the signals.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::build::Workplace;
+use crate::cli::exit::Error;
+use crate::layer::OverlayXattr;
+use crate::layer::unpack::Owners;
+use crate::progress::{Reporter, Sink};
+use crate::registry::Client;
+use crate::runtime::{Cancel, userns};
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// How many steps run at once. More than there are processors, because steps wait for disks, networks and sleeps.
+const SLOTS: usize = 32;
+
+/// Opens the store for commands that only look at it or at names in it.
+pub(super) fn store() -> Result<Store, Error> {
+    Ok(Store::open(&store_root()?)?)
+}
+
+/// Makes everything ready for a build. Must be called while the process has one thread: entering a user namespace
+/// takes that.
+pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
+    let root = store_root()?;
+    let (xattr, owners) = if userns::needed() {
+        let entered = userns::enter()?;
+        (OverlayXattr::User, if entered.single { Owners::Squashed } else { Owners::Kept })
+    } else {
+        (OverlayXattr::Trusted, Owners::Kept)
+    };
+    let store = Store::open(&root)?;
+    let environment = |name: &str| std::env::var_os(name);
+    let settings = Settings::load(&environment)?;
+    let cancel = Cancel::new().map_err(Error::Signals)?;
+    catch_signals(&cancel)?;
+    let client = Client::new(settings, &environment);
+    Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS })
+}
+
+/// `$STRATA_ROOT`, else `/var/lib/strata` for root, else `$XDG_DATA_HOME/strata`.
+fn store_root() -> Result<PathBuf, Error> {
+    let set = |name: &str| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
+    if let Some(root) = set("STRATA_ROOT") {
+        return std::path::absolute(&root).map_err(|error| Error::Usage(format!("STRATA_ROOT={}: {error}", root.display())));
+    }
+    if rustix::process::geteuid().is_root() && !userns::needed() {
+        return Ok("/var/lib/strata".into());
+    }
+    set("XDG_DATA_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("strata"))
+        .ok_or_else(|| Error::Usage("neither STRATA_ROOT nor HOME is set: there is no place for the store".to_owned()))
+}
+
+/// The first signal cancels the build; the second ends the process at once, and with it, by their parent-death signal,
+/// every step.
+fn catch_signals(cancel: &Cancel) -> Result<(), Error> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Error::Signals)?;
+    let cancel = cancel.clone();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if cancel.is_cancelled() {
+                // Fails only for signals that cannot be raised, and these can.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            cancel.cancel();
+        }
+    });
+    Ok(())
+}
