@@ -8,3 +8,4 @@ pub mod layer;
 pub mod progress;
 pub mod recipe;
 pub mod runtime;
+pub mod store;
