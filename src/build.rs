@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::base::{self, BaseImage, Bases, layers::Layers};
@@ -161,7 +162,8 @@ pub struct Plan {
 /// # Errors
 /// See [`Error`]. After any of them no output was written, no name was moved, nothing of the build still runs.
 pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
-    place.store.sweep()?;
+    let sweep = place.store.sweep()?;
+    let _shared = share(place)?;
     let plan = prepare(request, place)?;
     for warning in &plan.warnings {
         place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.source, false));
@@ -177,6 +179,11 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let solved = solved.map_err(|failed| step_failed(&plan, failed))?;
     let finish = Finish { request, place, plan: &plan, executor: &executor, solved: &solved };
     let (image, exported) = finish.outputs()?;
+    // What dead processes left is removed in the background: the next build goes on where this one stops.
+    drop(sweep);
+    for damage in place.store.take_damage() {
+        place.reporter.warning(damage.to_string());
+    }
     Ok(Built {
         image_id: image.config.descriptor.digest,
         digest: image.manifest.descriptor.digest,
@@ -194,6 +201,15 @@ pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>),
     let executor = executor(&plan, request, place);
     let status = solver(&plan, &executor, request, place).status();
     Ok((plan, status))
+}
+
+/// Keeps collections away while a build reads and writes the store.
+fn share(place: &Workplace) -> Result<store::Lock, Error> {
+    let waiting = &mut |_: &store::LockOwner| match place.cancel.is_cancelled() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    Ok(place.store.share(waiting)?)
 }
 
 fn executor<'a>(plan: &'a Plan, request: &Request, place: &'a Workplace) -> Executor<'a> {
@@ -314,19 +330,17 @@ impl Finish<'_> {
             exported.push((output.destination.clone(), self.export(output)?));
         }
         let image = self.assemble(|layer| blobs::plain(store, layer))?;
-        if !self.request.names.is_empty() {
-            self.put_documents(&image)?;
-            for name in &self.request.names {
-                let platform = Some(self.plan.graph.platform.clone());
-                store.tag(name, &Descriptor { platform, ..image.manifest.descriptor.clone() })?;
-            }
+        self.put_documents(&image)?;
+        for name in &self.request.names {
+            let platform = Some(self.plan.graph.platform.clone());
+            store.tag(name, &Descriptor { platform, ..image.manifest.descriptor.clone() })?;
         }
         Ok((image, exported))
     }
 
     fn export(&self, output: &Output) -> Result<Digest, Error> {
-        let Place { layers, reporter, epoch } = self.parts();
-        let image = self.assemble(|layer| blobs::compressed(layers, reporter, layer, output.compression, epoch))?;
+        let (layers, reporter) = (&self.executor.layers, &self.place.reporter);
+        let image = self.assemble(|layer| blobs::compressed(layers, reporter, layer, output.compression))?;
         self.put_documents(&image)?;
         if let Some(base) = self.base() {
             for layer in &base.config.rootfs.diff_ids {
@@ -341,10 +355,6 @@ impl Finish<'_> {
             Destination::Stdout => layout::stream(&content, io::stdout().lock())?,
         }
         Ok(image.manifest.descriptor.digest)
-    }
-
-    fn parts(&self) -> Place<'_> {
-        Place { layers: &self.executor.layers, reporter: &self.place.reporter, epoch: self.executor.epoch }
     }
 
     fn base(&self) -> Option<&BaseImage> {
@@ -385,12 +395,6 @@ impl Finish<'_> {
         self.place.store.put_blob(&image.manifest.bytes)?;
         Ok(())
     }
-}
-
-struct Place<'a> {
-    layers: &'a Layers<'a>,
-    reporter: &'a Reporter,
-    epoch: Option<i64>,
 }
 
 /// An error with all its causes, in one line.

@@ -14,7 +14,7 @@ use crate::progress::{Reporter, Task};
 use crate::recipe::reference::Reference;
 use crate::registry::{self, Client};
 use crate::runtime::Cancel;
-use crate::store::{self, BlobWriter, LayerMeta, Store, StoredLayer};
+use crate::store::{self, BlobWriter, Form, LayerMeta, Origin, Store, StoredLayer};
 
 /// Why a layer's files cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,9 @@ pub enum Error {
     #[error("the build was cancelled")]
     Cancelled,
 }
+
+/// The format of an archive that another writer made.
+const FOREIGN: &str = "foreign";
 
 /// How many layers of a base are fetched at a time.
 const AT_ONCE: usize = 4;
@@ -167,7 +170,13 @@ impl Layers<'_> {
                 found: unpacked.diff_id,
             });
         }
-        Ok(self.store.publish_layer(layer, tree, LayerMeta::new(unpacked.size, unpacked.entries))?)
+        Ok(self.store.publish_layer(&layer, &tree, LayerMeta {
+            tar_size: unpacked.size,
+            entries: unpacked.entries,
+            origin: Origin::Pulled { reference: reference.to_string() },
+            clamp: None,
+            forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],
+        })?)
     }
 
     /// Fetches a blob into the store, and hands a copy of its bytes to whoever unpacks them.
@@ -184,11 +193,14 @@ impl Layers<'_> {
     }
 
     fn lock(&self, name: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
+        let mut told = false;
         let waiting = &mut |owner: &store::LockOwner| {
-            task.waiting(format!("waiting for {owner}, which is fetching it"));
+            if !std::mem::replace(&mut told, true) {
+                task.waiting(owner.as_reason());
+            }
             if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        self.store.lock(name, waiting)?.ok_or(Error::Cancelled)
+        Ok(self.store.lock(name, "fetch a layer", waiting)?)
     }
 }
 
@@ -208,7 +220,7 @@ fn unpack_blob(
 
 /// Writes to the store and to whoever unpacks; gives up when the build is cancelled.
 struct Tee<'a> {
-    writer: BlobWriter,
+    writer: BlobWriter<'a>,
     copy: Option<SyncSender<Vec<u8>>>,
     cancel: &'a Cancel,
 }

@@ -7,6 +7,7 @@
 pub mod layers;
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::digest::DiffId;
 use crate::digest::Digest;
@@ -87,7 +88,7 @@ impl Bases {
         let image = read(reference, digest, &resolved.manifest_bytes, &resolved.config_bytes)?;
         store.put_blob(&resolved.manifest_bytes)?;
         store.put_blob(&resolved.config_bytes)?;
-        store.remember_pull(reference, platform, &PulledImage::new(resolved.manifest, resolved.index))?;
+        store.remember_pull(reference, platform, &PulledImage { manifest: resolved.manifest, index: resolved.index, resolved_at: now() })?;
         Ok(image)
     }
 
@@ -118,6 +119,11 @@ impl Bases {
     pub fn blob(&self, layer: &DiffId) -> Option<&(Reference, Descriptor)> {
         self.blobs.get(layer)
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// The image an earlier resolution left in the store, if both its documents are still there.

@@ -7,12 +7,12 @@ pub mod key;
 pub mod record;
 
 use crate::digest::{ContentId, Key};
-use crate::store::Store;
+use crate::store::{Bucket, Store};
 
 use record::Record;
 
-const STEPS: &str = "steps-v1";
-const SELECTIONS: &str = "selections-v1";
+const STEPS: Bucket = Bucket::new("steps-v1");
+const SELECTIONS: Bucket = Bucket::new("selections-v1");
 
 /// The record of a step, if it is sound and its layer is in the store.
 pub fn lookup(store: &Store, key: &Key) -> Option<Record> {

@@ -21,7 +21,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
         inspect::find(&store, name)?;
     }
     for name in &names {
-        store.untag(name)?;
+        store.remove_image(name)?;
         print(&format!("removed {}\n", name.familiar()))?;
     }
     Ok(())

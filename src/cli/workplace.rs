@@ -14,7 +14,7 @@ use crate::layer::unpack::Owners;
 use crate::progress::{Reporter, Sink};
 use crate::registry::Client;
 use crate::runtime::{Cancel, userns};
-use crate::settings::Settings;
+use crate::settings::{Location, Settings};
 use crate::store::Store;
 
 /// How many steps run at once. More than there are processors, because steps wait for disks, networks and sleeps.
@@ -37,8 +37,8 @@ pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
     };
     let store = Store::open(&root)?;
     let environment = |name: &str| std::env::var_os(name);
-    let settings = Settings::load(&environment)?;
-    let cancel = Cancel::new().map_err(Error::Signals)?;
+    let settings = Settings::load(&Location::from_environment(&environment))?;
+    let cancel = Cancel::new();
     catch_signals(&cancel)?;
     let client = Client::new(settings, &environment);
     Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS })

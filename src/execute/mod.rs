@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::{self, Bases, layers::Layers};
 use crate::context::{self, Context};
-use crate::digest::{ContentId, DiffId};
+use crate::digest::{ContentId, DiffId, Key};
 use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
 use crate::image::chain::Chain;
 use crate::layer::archive::{self, Times};
@@ -24,7 +24,7 @@ use crate::layer::view::View;
 use crate::layer::{OverlayXattr, diff};
 use crate::progress::Task;
 use crate::runtime::{self, Cancel};
-use crate::store::{self, LayerMeta, Store};
+use crate::store::{self, LayerMeta, Origin, Store};
 
 pub use copy::select::Selection;
 
@@ -155,22 +155,22 @@ pub struct Executor<'a> {
 }
 
 impl Executor<'_> {
-    /// Makes the layer of an operation. `inputs` are the chains of its inputs, in their order; `files` what
+    /// Makes the layer of an operation and notes the step's `key` with it. `inputs` are the chains of its inputs, in their order; `files` what
     /// `select_from_…` gave for the same copy, if it was asked.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn execute(&self, op: &Op, inputs: &[Chain], files: Option<Files>, task: &Task<'_>) -> Result<DiffId, Error> {
+    pub fn execute(&self, op: &Op, key: &Key, inputs: &[Chain], files: Option<Files>, task: &Task<'_>) -> Result<DiffId, Error> {
         match op {
-            Op::Run(op) => run::run(self, op, &inputs[0], task),
+            Op::Run(op) => run::run(self, op, key, &inputs[0], task),
             Op::Copy(op) => {
                 let files = match (files, &inputs[1]) {
                     (Some(files), _) => files,
                     (None, from) => self.select_from_layers(op, from)?,
                 };
-                self.copy(op, &inputs[0], &files)
+                self.copy(op, key, &inputs[0], &files)
             }
-            Op::Mkdir(op) => self.mkdir(op, &inputs[0]),
+            Op::Mkdir(op) => self.mkdir(op, key, &inputs[0]),
             Op::Scratch | Op::Image(_) | Op::Context(_) => unreachable!("only steps make layers"),
         }
     }
@@ -210,7 +210,7 @@ impl Executor<'_> {
         self.layers.xattr
     }
 
-    fn copy(&self, op: &CopyOp, parent: &Chain, files: &Files) -> Result<DiffId, Error> {
+    fn copy(&self, op: &CopyOp, key: &Key, parent: &Chain, files: &Files) -> Result<DiffId, Error> {
         let from: &dyn Tree = match &files.from {
             From::Context(name) => self.context(name),
             From::Layers(view) => view,
@@ -220,21 +220,28 @@ impl Executor<'_> {
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner, self.now())?;
-        self.publish(tree, op.epoch)
+        self.publish(&tree, key, op.epoch)
     }
 
-    fn mkdir(&self, op: &MkdirOp, parent: &Chain) -> Result<DiffId, Error> {
+    fn mkdir(&self, op: &MkdirOp, key: &Key, parent: &Chain) -> Result<DiffId, Error> {
         let root = self.view(parent)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         mkdir::mkdir(op, &root, &tree, self.xattr(), self.now())?;
-        self.publish(tree, op.epoch)
+        self.publish(&tree, key, op.epoch)
     }
 
     /// Measures a finished layer directory and moves it into the store.
-    fn publish(&self, tree: PathBuf, epoch: Option<i64>) -> Result<DiffId, Error> {
-        let measured = archive::measure(&tree, self.xattr(), Times { clamp: epoch })?;
-        self.store.publish_layer(measured.diff_id, tree, LayerMeta::new(measured.size, measured.entries))?;
+    fn publish(&self, tree: &Path, key: &Key, epoch: Option<i64>) -> Result<DiffId, Error> {
+        let measured = archive::measure(tree, self.xattr(), Times { clamp: epoch })?;
+        let meta = LayerMeta {
+            tar_size: measured.size,
+            entries: measured.entries,
+            origin: Origin::Built { key: *key },
+            clamp: epoch,
+            forms: Vec::new(),
+        };
+        self.store.publish_layer(&measured.diff_id, tree, meta)?;
         Ok(measured.diff_id)
     }
 

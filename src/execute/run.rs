@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Key};
 use crate::execute::{Error, Executor, owner};
 use crate::graph::RunOp;
 use crate::image::chain::Chain;
@@ -16,7 +16,7 @@ use crate::runtime::{self, Identity, Network, Overlaid, OutputStream, Plan, Stat
 const HOSTNAME: &str = "buildkitsandbox";
 
 /// Runs the step and publishes its layer.
-pub(super) fn run(executor: &Executor<'_>, op: &RunOp, parent: &Chain, task: &Task<'_>) -> Result<DiffId, Error> {
+pub(super) fn run(executor: &Executor<'_>, op: &RunOp, key: &Key, parent: &Chain, task: &Task<'_>) -> Result<DiffId, Error> {
     let view = executor.view(parent)?;
     let user = owner::resolve_user(&op.user, &view)?;
     let scratch = executor.store.scratch()?;
@@ -48,7 +48,7 @@ pub(super) fn run(executor: &Executor<'_>, op: &RunOp, parent: &Chain, task: &Ta
     let outcome = runtime::run(&plan, &output, executor.cancel)?;
     verdict(op, outcome.status)?;
     diff::tidy(&upper, &lowers, executor.xattr())?;
-    executor.publish(upper, op.epoch)
+    executor.publish(&upper, key, op.epoch)
 }
 
 fn verdict(op: &RunOp, status: Status) -> Result<(), Error> {

@@ -60,16 +60,16 @@ pub fn plain(store: &Store, layer: DiffId) -> Result<Descriptor, Error> {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn compressed(layers: &Layers<'_>, reporter: &Reporter, layer: DiffId, compression: Compression, epoch: Option<i64>) -> Result<Descriptor, Error> {
+pub fn compressed(layers: &Layers<'_>, reporter: &Reporter, layer: DiffId, compression: Compression) -> Result<Descriptor, Error> {
     let store = layers.store;
     let format = compression.format();
     let stored = stored(store, layer)?;
-    let known = stored.meta.forms.iter().find(|form| form.format == format);
+    let known = stored.meta.form(&format);
     if let Some(form) = known.filter(|form| store.blob_path(&form.descriptor.digest).is_some()) {
         return Ok(form.descriptor.clone());
     }
     let task = reporter.start(&format!("export layer {} ({})", &layer.to_string()[..19], compression.name()));
-    let written = write(layers, &stored, layer, compression, epoch);
+    let written = write(layers, &stored, layer, compression);
     task.finish(written.as_ref().err().map(ToString::to_string));
     let descriptor = written?;
     store.add_form(&layer, Form { format, descriptor: descriptor.clone() })?;
@@ -80,10 +80,10 @@ fn stored(store: &Store, layer: DiffId) -> Result<StoredLayer, Error> {
     Ok(store.layer(&layer)?.ok_or(layers::Error::Lost { layer })?)
 }
 
-fn write(layers: &Layers<'_>, stored: &StoredLayer, layer: DiffId, compression: Compression, epoch: Option<i64>) -> Result<Descriptor, Error> {
+fn write(layers: &Layers<'_>, stored: &StoredLayer, layer: DiffId, compression: Compression) -> Result<Descriptor, Error> {
     let blob = layers.store.blob_writer()?;
     let mut encoder = Encoder::new(blob, compression).map_err(|source| Error::Compress { layer, source })?;
-    let measured = archive::write(&stored.tree, layers.xattr, Times { clamp: epoch }, &mut encoder)
+    let measured = archive::write(&stored.tree, layers.xattr, Times { clamp: stored.meta.clamp }, &mut encoder)
         .map_err(|source| Error::Archive { layer, source })?;
     if measured.diff_id != layer {
         return Err(Error::Changed { layer, found: measured.diff_id });

@@ -153,12 +153,12 @@ impl Solver<'_> {
     /// Makes the layer, unless another thread or process made it while this one waited for the step's lock.
     fn make(&self, node: &Node, fields: &Fields, files: Option<Files>, inputs: &[Solved], task: &Task<'_>, asked: Instant) -> Result<Made, Error> {
         let key = fields.key();
-        let _lock = self.lock(&key.hex(), task)?;
+        let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
         if let Some(made) = self.known(fields) {
             return Ok(made);
         }
         let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();
-        let layer = self.executor.execute(&node.op, &chains, files, task)?;
+        let layer = self.executor.execute(&node.op, &key, &chains, files, task)?;
         let record = Record {
             fields: fields.clone(),
             layer,
@@ -172,15 +172,15 @@ impl Solver<'_> {
         Ok(Made { layer, created: record.created })
     }
 
-    fn lock(&self, key: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
+    fn lock(&self, key: &str, purpose: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
         let mut told = false;
         let waiting = &mut |owner: &store::LockOwner| {
             if !std::mem::replace(&mut told, true) {
-                task.waiting(format!("waiting for {owner}, which is making the same layer"));
+                task.waiting(owner.as_reason());
             }
             if self.executor.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        self.store.lock(&format!("step-{key}"), waiting)?.ok_or(Error::Cancelled)
+        Ok(self.store.lock(&format!("step-{key}"), purpose, waiting)?)
     }
 
     /// The fields of a node's key; for a copy also the selected files, where they had to be listed to know.

@@ -47,6 +47,9 @@ pub struct LayerMeta {
     pub entries: u64,
     /// Where it came from.
     pub origin: Origin,
+    /// The bound on times (`SOURCE_DATE_EPOCH`) its archive was made with, and must be made with again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clamp: Option<i64>,
     /// The compressed forms known for it; their blobs need not be in the store.
     #[serde(default)]
     pub forms: Vec<Form>,

@@ -48,6 +48,15 @@ pub struct LockOwner {
     pub purpose: String,
 }
 
+impl LockOwner {
+    /// What one waits for, as people read it.
+    pub fn as_reason(&self) -> String {
+        let whom = self.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+        let what = if self.purpose.is_empty() { String::new() } else { format!(" ({})", self.purpose) };
+        format!("waiting for {whom}, which has the same work in hand{what}")
+    }
+}
+
 impl Store {
     /// Takes the exclusive lock of a name, any text: one step's key, one cache mount.
     ///
