@@ -7,6 +7,21 @@
 pub mod explain;
 pub mod lower;
 
+mod chmod;
+mod copy;
+mod history;
+mod instruction;
+mod nearest;
+mod nodes;
+mod path;
+mod ports;
+mod run;
+mod scope;
+mod signal;
+mod stage;
+mod state;
+mod unsupported;
+
 use std::collections::BTreeMap;
 
 use crate::diagnostic::Span;
@@ -19,10 +34,13 @@ use crate::recipe::reference::Reference;
 pub struct Request {
     /// `--target`: a stage's name or number; the last stage where absent.
     pub target: Option<String>,
-    /// `--build-arg`, in the order given; the value is `None` for a bare name that the environment does not have.
+    /// `--build-arg`. A bare name that the environment does not have is left out.
     pub build_args: BTreeMap<String, String>,
     /// What the image is for.
     pub platform: Platform,
+    /// Whether the user asked for that platform. If not, a target whose base is for another one says so in its
+    /// configuration; if so, the configuration says what was asked for.
+    pub platform_given: bool,
     /// What the build runs on.
     pub build_platform: Platform,
     /// Seconds since 1970 that no time in a new layer may exceed.
@@ -59,6 +77,9 @@ pub struct Graph {
     pub base_history: usize,
     /// What the image is for.
     pub platform: Platform,
+    /// Bound on the times of the image itself, from [`Request::source_date_epoch`] or the recipe's
+    /// `ARG SOURCE_DATE_EPOCH`.
+    pub epoch: Option<i64>,
 }
 
 /// One thing to make.
@@ -173,7 +194,8 @@ pub struct CopyOp {
 /// One source of a [`CopyOp`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CopySource {
-    /// A path or pattern in `from`, relative to its root, lexically cleaned so that it cannot leave it.
+    /// A path or pattern in `from`, relative to its root, lexically cleaned so that it cannot leave it; `.` is the root
+    /// itself. With [`CopyOp::parents`] the first `/./` is kept: only what follows it is made again at the destination.
     Path(String),
     /// A file that stands in the recipe.
     Inline(InlineFile),

@@ -1,0 +1,191 @@
+//! `COPY` and `ADD`: words become paths that stay inside their roots.
+//!
+//! Takes the instruction as parsed, gives a [`CopyOp`]. Paths are cleaned by their text alone; patterns are left for the
+//! engine to match. Sources written in the recipe come after those that are paths, as in BuildKit.
+
+use crate::diagnostic::Diagnostic;
+use crate::graph::instruction::StageInProgress;
+use crate::graph::run::inline_file;
+use crate::graph::stage::Source;
+use crate::graph::{ContextName, CopyOp, CopySource, NodeId, Op, Origin, chmod, path, unsupported};
+use crate::recipe::{Add, Copy, Files, Heredoc, Step, Word};
+
+/// A copy with every word expanded.
+struct Expanded {
+    /// Paths as the recipe's author meant them, with where they stand.
+    paths: Vec<(String, Word)>,
+    inline: Vec<CopySource>,
+    /// The names of the inline files.
+    inline_names: Vec<String>,
+    destination: String,
+    chown: Option<String>,
+    chmod: Option<String>,
+    exclude: Vec<String>,
+}
+
+impl StageInProgress<'_> {
+    pub(super) fn copy(&mut self, step: &Step, copy: &Copy, trigger: bool) -> Option<()> {
+        let source = match self.stages.source(copy.from.as_ref()) {
+            Ok(source) => source,
+            Err(finding) => {
+                self.findings.push(finding);
+                return None;
+            }
+        };
+        let expanded = self.expand_files(&copy.files)?;
+        for (path, word) in &expanded.paths {
+            if unsupported::remote(path).is_some() {
+                self.findings.push(
+                    Diagnostic::error(word.span, format!("`COPY` copies files, and `{path}` has to be fetched"))
+                        .help("`ADD` is the instruction for URLs and git repositories"),
+                );
+                return None;
+            }
+        }
+        let from = self.source_node(&source, &expanded, copy.from.as_ref())?;
+        self.files(step, &copy.files, expanded, from, Flavour { add: false, parents: copy.parents }, trigger)
+    }
+
+    pub(super) fn add(&mut self, step: &Step, add: &Add, trigger: bool) -> Option<()> {
+        let expanded = self.expand_files(&add.files)?;
+        for (path, word) in &expanded.paths {
+            if let Some(remote) = unsupported::remote(path) {
+                self.findings.push(unsupported::remote_source(remote, word.span));
+                return None;
+            }
+        }
+        let from = self.source_node(&Source::Context, &expanded, None)?;
+        self.files(step, &add.files, expanded, from, Flavour { add: true, parents: false }, trigger)
+    }
+
+    fn expand_files(&mut self, files: &Files) -> Option<Expanded> {
+        let chown = self.expand_flag(files.chown.as_ref())?;
+        let chmod = self.expand_flag(files.chmod.as_ref())?;
+        let exclude = files.exclude.iter().map(|word| self.expand(word)).collect::<Option<_>>()?;
+        let mut heredocs = files.heredocs.iter();
+        let mut paths = Vec::new();
+        let mut documents = Vec::new();
+        for word in &files.sources {
+            match heredoc_name(&word.value).and_then(|_| heredocs.next()) {
+                Some(document) => documents.push(document),
+                None => paths.push((self.expand(word)?, word.clone())),
+            }
+        }
+        let destination = self.expand(&files.destination)?;
+        let inline = documents.iter().map(|document| self.document(document)).collect::<Option<_>>()?;
+        let inline_names = documents.iter().map(|document| document.name.clone()).collect();
+        if let (Some(mode), Some(word)) = (chmod.as_deref().filter(|mode| !chmod::is_mode(mode)), &files.chmod) {
+            let message = format!("`--chmod={mode}` is neither an octal mode up to 7777 nor one such as `u=rwX,go=rX`");
+            self.findings.push(Diagnostic::error(word.span, message));
+            return None;
+        }
+        Some(Expanded { paths, inline, inline_names, destination, chown, chmod, exclude })
+    }
+
+    /// The outer `None` is an error, the inner one a flag that is absent or empty once expanded.
+    fn expand_flag(&mut self, word: Option<&Word>) -> Option<Option<String>> {
+        let Some(word) = word else { return Some(None) };
+        Some(Some(self.expand(word)?).filter(|value| !value.is_empty()))
+    }
+
+    fn document(&mut self, document: &Heredoc) -> Option<CopySource> {
+        let content = if document.expand {
+            self.scoped(|scope, findings| scope.document(&document.body, findings))?
+        } else {
+            document.body.value.clone()
+        };
+        inline_file(document, content, self.findings).map(CopySource::Inline)
+    }
+
+    /// The node the paths are in. A copy of nothing but inline files depends on nothing.
+    fn source_node(&mut self, source: &Source, expanded: &Expanded, from: Option<&Word>) -> Option<NodeId> {
+        let shared = |text: String| {
+            let span = from.map(|word| word.span).unwrap_or_default();
+            move || Origin { text, span, ..Origin::default() }
+        };
+        match source {
+            _ if expanded.paths.is_empty() => Some(self.nodes.intern(Op::Scratch, shared("FROM scratch".to_owned()))),
+            Source::Context => {
+                let op = Op::Context(ContextName::Main);
+                Some(self.nodes.intern(op, || Origin { text: "build context".to_owned(), ..Origin::default() }))
+            }
+            Source::Scratch => Some(self.nodes.intern(Op::Scratch, shared("FROM scratch".to_owned()))),
+            Source::Image(image) => {
+                let text = format!("FROM {}", image.reference);
+                Some(self.nodes.intern(Op::Image(image.clone()), shared(text)))
+            }
+            // A stage that is not done yet was reported when the stages were followed.
+            Source::Stage(number) => self.results.get(*number).copied().flatten(),
+        }
+    }
+
+    fn files(
+        &mut self,
+        step: &Step,
+        files: &Files,
+        expanded: Expanded,
+        from: NodeId,
+        flavour: Flavour,
+        trigger: bool,
+    ) -> Option<()> {
+        let destination = path::destination(&self.state.config.config.working_dir, &expanded.destination);
+        if expanded.paths.len() + expanded.inline.len() > 1 && !destination.ends_with('/') {
+            let message = format!("several sources need a directory to go to: `{}` has no `/` at its end", destination);
+            self.findings.push(
+                Diagnostic::error(files.destination.span, message).help(format!("write `{}/`", expanded.destination)),
+            );
+            return None;
+        }
+        let created_by = created_by(&expanded, flavour);
+        let mut sources: Vec<CopySource> =
+            expanded.paths.iter().map(|(path, _)| CopySource::Path(flavour.source(path))).collect();
+        sources.extend(expanded.inline);
+        let op = CopyOp {
+            parent: self.state.node,
+            from,
+            sources,
+            destination,
+            chown: expanded.chown,
+            chmod: expanded.chmod,
+            link: files.link,
+            parents: flavour.parents,
+            exclude: expanded.exclude,
+            unpack: flavour.add,
+            epoch: self.globals.epoch,
+        };
+        self.commit_layer(Op::Copy(op), created_by, step, trigger)
+    }
+}
+
+/// What tells the two instructions apart.
+#[derive(Debug, Clone, Copy)]
+struct Flavour {
+    add: bool,
+    parents: bool,
+}
+
+impl Flavour {
+    fn source(self, written: &str) -> String {
+        if self.parents { path::source_with_pivot(written) } else { path::source(written) }
+    }
+}
+
+fn created_by(expanded: &Expanded, flavour: Flavour) -> String {
+    let mut words = vec![if flavour.add { "ADD" } else { "COPY" }.to_owned()];
+    if flavour.parents {
+        words.push("--parents".to_owned());
+    }
+    words.extend(expanded.chown.iter().map(|chown| format!("--chown={chown}")));
+    words.extend(expanded.chmod.iter().map(|chmod| format!("--chmod={chmod}")));
+    words.extend(expanded.paths.iter().map(|(path, _)| path.clone()));
+    words.extend(expanded.inline_names.iter().map(|name| format!("<<{name}")));
+    words.push(expanded.destination.clone());
+    words.push("# buildkit".to_owned());
+    words.join(" ")
+}
+
+/// The name in a source such as `<<EOF`; `None` for a path.
+fn heredoc_name(word: &str) -> Option<&str> {
+    let word = word.trim_start_matches(|character: char| character.is_ascii_digit()).strip_prefix("<<")?;
+    Some(word.strip_prefix('-').unwrap_or(word)).filter(|name| !name.is_empty())
+}

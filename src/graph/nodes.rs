@@ -1,0 +1,68 @@
+//! The nodes of a graph while it is being made.
+//!
+//! Takes operations in the order they are met, gives each an id; equal operations on equal inputs get the same one, so a
+//! step that two stages share is one node. At the end the nodes that the target does not need are left out.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::graph::{Node, NodeId, Op, Origin};
+
+/// Nodes met so far, each after everything it needs.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+    known: HashMap<Op, NodeId>,
+}
+
+impl Nodes {
+    /// The node that does this; the origin is that of the first step to ask for it.
+    pub(super) fn intern(&mut self, op: Op, origin: impl FnOnce() -> Origin) -> NodeId {
+        match self.known.entry(op) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(free) => {
+                let id = NodeId(self.nodes.len());
+                self.nodes.push(Node { op: free.key().clone(), origin: origin() });
+                free.insert(id);
+                id
+            }
+        }
+    }
+
+    /// What the target needs, renumbered, and the target's new number.
+    pub(super) fn finish(self, target: NodeId) -> (Vec<Node>, NodeId) {
+        let mut needed = vec![false; self.nodes.len()];
+        needed[target.0] = true;
+        // Inputs have smaller numbers than what needs them, so one pass from the top reaches everything.
+        for place in (0..self.nodes.len()).rev().filter(|place| *place <= target.0) {
+            if needed[place] {
+                for input in self.nodes[place].op.inputs() {
+                    needed[input.0] = true;
+                }
+            }
+        }
+        let mut numbers = vec![NodeId(0); self.nodes.len()];
+        let mut kept = Vec::new();
+        for (place, mut node) in self.nodes.into_iter().enumerate() {
+            if needed[place] {
+                numbers[place] = NodeId(kept.len());
+                renumber(&mut node.op, &numbers);
+                kept.push(node);
+            }
+        }
+        (kept, numbers[target.0])
+    }
+}
+
+fn renumber(op: &mut Op, numbers: &[NodeId]) {
+    let moved = |id: &mut NodeId| *id = numbers[id.0];
+    match op {
+        Op::Scratch | Op::Image(_) | Op::Context(_) => {}
+        Op::Run(run) => moved(&mut run.parent),
+        Op::Copy(copy) => {
+            moved(&mut copy.parent);
+            moved(&mut copy.from);
+        }
+        Op::Mkdir(mkdir) => moved(&mut mkdir.parent),
+    }
+}

@@ -1,0 +1,396 @@
+//! Which variables a word sees, and what it then says.
+//!
+//! Takes the arguments before the first stage, `--build-arg` and what `ARG` and `ENV` set in a stage; gives expanded
+//! words, and findings about variables nobody declared. Every word of one instruction sees the variables as they were
+//! before it. How `$x` is written is `recipe::variable`'s part.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::graph::nearest::did_you_mean;
+use crate::graph::{Request, unsupported};
+use crate::recipe::platform::Platform;
+use crate::recipe::{Arg, Instruction, Recipe, Word, variable};
+
+/// The argument that bounds times, for which a default may stand before the first stage.
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// Arguments that steer the scan of an image's contents: they never become variables of a step.
+const NOT_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// Arguments every step sees without declaring them, in the order in which a step gets them, here in lower case.
+const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+
+/// Variables in the order in which they were last set.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Environment {
+    /// `None` where a variable was set again later.
+    entries: Vec<Option<(String, String)>>,
+    places: HashMap<String, usize>,
+}
+
+impl Environment {
+    /// The value of a variable.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.entries[*self.places.get(name)?].as_ref()?;
+        Some(value)
+    }
+
+    /// Sets a variable, which makes it the last.
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        if let Some(place) = self.places.insert(name.to_owned(), self.entries.len()) {
+            self.entries[place] = None;
+        }
+        self.entries.push(Some((name.to_owned(), value.to_owned())));
+        if self.entries.len() > 2 * self.places.len() + 16 {
+            self.close_gaps();
+        }
+    }
+
+    /// Every variable in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    fn close_gaps(&mut self) {
+        self.entries.retain(Option::is_some);
+        for (place, (name, _)) in self.entries.iter().flatten().enumerate() {
+            if let Some(known) = self.places.get_mut(name) {
+                *known = place;
+            }
+        }
+    }
+}
+
+/// The arguments a stage has declared, its base stages' first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Arguments {
+    list: Vec<(String, Option<String>)>,
+    places: HashMap<String, usize>,
+}
+
+impl Arguments {
+    /// Records a declaration; a second one of the same name keeps the first one's place.
+    fn declare(&mut self, name: &str, value: Option<String>) {
+        match self.places.get(name) {
+            Some(place) => self.list[*place].1 = value,
+            None => {
+                self.places.insert(name.to_owned(), self.list.len());
+                self.list.push((name.to_owned(), value));
+            }
+        }
+    }
+
+    /// Each argument with the value a step sees: a variable of that name wins.
+    pub(super) fn seen_in(&self, environment: &Environment) -> Vec<(String, String)> {
+        self.list
+            .iter()
+            .map(|(name, value)| {
+                let value = environment.get(name).or(value.as_deref()).unwrap_or_default();
+                (name.clone(), value.to_owned())
+            })
+            .collect()
+    }
+}
+
+/// What holds before the first stage.
+#[derive(Debug)]
+pub(super) struct Globals {
+    environment: Environment,
+    /// Names declared before the first stage, with or without a value.
+    declared: HashSet<String>,
+    /// `--build-arg`.
+    given: BTreeMap<String, String>,
+    escape: char,
+    /// Seconds since 1970 that no time in a new layer may exceed.
+    pub(super) epoch: Option<i64>,
+}
+
+impl Globals {
+    /// Reads the arguments before the first stage.
+    pub(super) fn new(recipe: &Recipe, request: &Request, findings: &mut Vec<Diagnostic>) -> Self {
+        let mut given = request.build_args.clone();
+        if let Some(epoch) = request.source_date_epoch {
+            given.insert(SOURCE_DATE_EPOCH.to_owned(), epoch.to_string());
+        }
+        let mut globals = Self {
+            environment: Environment::default(),
+            declared: HashSet::new(),
+            given,
+            escape: recipe.escape,
+            epoch: None,
+        };
+        for (name, value) in platform_arguments(recipe, request) {
+            let value = globals.given.get(&name).cloned().unwrap_or(value);
+            globals.environment.set(&name, &value);
+        }
+        let mut epoch_span = Span::default();
+        for step in &recipe.global_args {
+            let Instruction::Arg(arguments) = &step.instruction else { continue };
+            for argument in arguments {
+                globals.declare(argument, findings);
+                if argument.name.value == SOURCE_DATE_EPOCH {
+                    epoch_span = step.span;
+                }
+            }
+        }
+        globals.set_epoch(epoch_span, findings);
+        globals
+    }
+
+    fn declare(&mut self, argument: &Arg, findings: &mut Vec<Diagnostic>) {
+        let name = &argument.name.value;
+        self.declared.insert(name.clone());
+        let value = match (self.given.get(name), &argument.default) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(default)) => {
+                expand(default, self.escape, &self.environment, variable::expand, findings).map(|(value, _)| value)
+            }
+            (None, None) => None,
+        };
+        if let Some(value) = value {
+            self.environment.set(name, &value);
+        }
+    }
+
+    fn set_epoch(&mut self, span: Span, findings: &mut Vec<Diagnostic>) {
+        let value = self.given.get(SOURCE_DATE_EPOCH).map(String::as_str);
+        match value.or_else(|| self.environment.get(SOURCE_DATE_EPOCH)) {
+            None => {}
+            Some("") => {
+                self.given.remove(SOURCE_DATE_EPOCH);
+            }
+            Some(text) => match text.parse() {
+                Ok(seconds) => self.epoch = Some(seconds),
+                Err(_) => findings.push(unsupported::epoch(text, span)),
+            },
+        }
+    }
+
+    /// What a word of `FROM` says; warns of arguments that nobody declared before the first stage.
+    pub(super) fn expand_in_from(&self, word: &Word, findings: &mut Vec<Diagnostic>) -> Option<String> {
+        let (value, unset) = expand(word, self.escape, &self.environment, variable::expand, findings)?;
+        for name in unset.iter().filter(|name| !self.declared.contains(*name)) {
+            let mut finding = Diagnostic::warning(
+                "UndefinedArgInFrom",
+                word.span,
+                format!("`FROM` uses `${name}`, which no `ARG` before the first stage declares"),
+            );
+            finding.help = did_you_mean(name, self.environment.iter().map(|(known, _)| known));
+            findings.push(finding);
+        }
+        Some(value)
+    }
+
+    /// Proxies given by `--build-arg`, under both spellings, but for names that the step has already.
+    pub(super) fn proxies(&self, environment: &Environment) -> Vec<(String, String)> {
+        PROXIES
+            .iter()
+            .filter_map(|name| {
+                let (_, value) = self.given.iter().rfind(|(given, _)| given.eq_ignore_ascii_case(name))?;
+                (!value.is_empty()).then_some((*name, value))
+            })
+            .flat_map(|(name, value)| [(name.to_uppercase(), value.clone()), (name.to_owned(), value.clone())])
+            .filter(|(name, _)| environment.get(name).is_none())
+            .collect()
+    }
+
+    /// Warns of every `--build-arg` that no `ARG` of the recipe declares. `declared` holds the names in its stages.
+    pub(super) fn warn_of_unused(&self, declared: &HashSet<&str>, findings: &mut Vec<Diagnostic>) {
+        let known = |name: &str| {
+            declared.contains(name)
+                || self.declared.contains(name)
+                || self.environment.get(name).is_some()
+                || name == SOURCE_DATE_EPOCH
+                || name.starts_with("BUILDKIT_")
+                || PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
+        };
+        for name in self.given.keys().filter(|name| !known(name)) {
+            let names = declared.iter().copied().chain(self.declared.iter().map(String::as_str));
+            // Sorted, so that two names equally close always give the same advice.
+            let mut names: Vec<&str> = names.collect();
+            names.sort_unstable();
+            let mut finding = Diagnostic::warning(
+                "UnusedBuildArg",
+                Span::default(),
+                format!("`--build-arg {name}` has no effect: no `ARG` declares it"),
+            );
+            finding.help = did_you_mean(name, names);
+            findings.push(finding);
+        }
+    }
+}
+
+/// The variables of a stage as one instruction sees them.
+#[derive(Debug)]
+pub(super) struct Scope<'a> {
+    pub(super) globals: &'a Globals,
+    pub(super) environment: &'a Environment,
+    pub(super) arguments: &'a Arguments,
+}
+
+impl Scope<'_> {
+    /// What a word says; `None` after reporting that it says nothing.
+    pub(super) fn word(&self, word: &Word, findings: &mut Vec<Diagnostic>) -> Option<String> {
+        let (value, unset) = expand(word, self.globals.escape, self.environment, variable::expand, findings)?;
+        self.report(word, &unset, findings);
+        Some(value)
+    }
+
+    /// What a word says once it is split at the blanks that its variables brought in. BuildKit reports no undefined
+    /// variable here.
+    pub(super) fn words(&self, word: &Word, findings: &mut Vec<Diagnostic>) -> Option<Vec<String>> {
+        let expanded = expand(word, self.globals.escape, self.environment, variable::expand_split, findings)?;
+        Some(expanded.0)
+    }
+
+    /// What an inline file says: only its variables are replaced. Its escape character is always `\`.
+    pub(super) fn document(&self, body: &Word, findings: &mut Vec<Diagnostic>) -> Option<String> {
+        let (value, unset) = expand(body, '\\', self.environment, variable::expand_raw, findings)?;
+        self.report(body, &unset, findings);
+        Some(value)
+    }
+
+    /// The value an `ARG` of this stage gets: given on the command line, else its default, else that of the same
+    /// argument before the first stage.
+    fn argument(&self, argument: &Arg, findings: &mut Vec<Diagnostic>) -> Option<Option<String>> {
+        let name = &argument.name.value;
+        match (self.globals.given.get(name), &argument.default) {
+            (Some(given), _) => Some(Some(given.clone())),
+            (None, Some(default)) => self.word(default, findings).map(Some),
+            (None, None) => Some(self.globals.environment.get(name).map(str::to_owned)),
+        }
+    }
+
+    fn report(&self, word: &Word, unset: &[String], findings: &mut Vec<Diagnostic>) {
+        for name in unset {
+            if self.arguments.places.contains_key(name)
+                || NOT_VARIABLES.contains(&name.as_str())
+                || has_fallback(&word.value, name)
+            {
+                continue;
+            }
+            let mut finding = Diagnostic::warning(
+                "UndefinedVar",
+                word.span,
+                format!("`${name}` is not defined, so it is empty here"),
+            );
+            finding.help = did_you_mean(name, self.environment.iter().map(|(known, _)| known));
+            findings.push(finding);
+        }
+    }
+}
+
+/// Declares one `ARG` of a stage. Gives `name` or `name=value` for the history, or `None` after reporting an error.
+pub(super) fn declare(
+    globals: &Globals,
+    environment: &mut Environment,
+    arguments: &mut Arguments,
+    argument: &Arg,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<String> {
+    let value = Scope { globals, environment, arguments }.argument(argument, findings)?;
+    let name = &argument.name.value;
+    if let Some(value) = value.as_deref().filter(|_| !NOT_VARIABLES.contains(&name.as_str())) {
+        environment.set(name, value);
+    }
+    let shown = value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}"));
+    arguments.declare(name, value);
+    Some(shown)
+}
+
+/// Expands one word; also gives the names it asked for in vain, each once.
+fn expand<T>(
+    word: &Word,
+    escape: char,
+    environment: &Environment,
+    how: impl Fn(&str, char, &variable::Scope<'_>) -> Result<T, variable::Error>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<(T, Vec<String>)> {
+    let unset = RefCell::new(Vec::new());
+    let look_up = |name: &str| {
+        let value = environment.get(name).map(str::to_owned);
+        if value.is_none() {
+            let mut unset = unset.borrow_mut();
+            if !unset.iter().any(|known| known == name) {
+                unset.push(name.to_owned());
+            }
+        }
+        value
+    };
+    match how(&word.value, escape, &look_up) {
+        Ok(value) => Some((value, unset.into_inner())),
+        Err(error) => {
+            findings.push(Diagnostic::error(word.span, error.to_string()));
+            None
+        }
+    }
+}
+
+/// Whether a word says what to do where the variable is not set, as in `${x:-y}`: then nobody forgot it.
+fn has_fallback(word: &str, name: &str) -> bool {
+    let opening = format!("${{{name}");
+    word.match_indices(&opening).any(|(place, _)| {
+        let rest = &word[place + opening.len()..];
+        rest.strip_prefix(':').unwrap_or(rest).starts_with(['-', '+', '?'])
+    })
+}
+
+/// The platform arguments, in BuildKit's order.
+fn platform_arguments(recipe: &Recipe, request: &Request) -> Vec<(String, String)> {
+    let parts = |side: &str, platform: &Platform| {
+        let value = |part: &Option<String>| part.clone().unwrap_or_default();
+        [
+            (format!("{side}PLATFORM"), platform.to_string()),
+            (format!("{side}OS"), platform.os.clone()),
+            (format!("{side}OSVERSION"), value(&platform.os_version)),
+            (format!("{side}ARCH"), platform.architecture.clone()),
+            (format!("{side}VARIANT"), value(&platform.variant)),
+        ]
+    };
+    let last_name = recipe.stages.last().and_then(|stage| stage.name.as_ref()).map(|name| name.value.clone());
+    let target = request.target.clone().filter(|target| !target.is_empty()).or(last_name);
+    let mut arguments = Vec::with_capacity(11);
+    arguments.extend(parts("BUILD", &request.build_platform));
+    arguments.extend(parts("TARGET", &request.platform));
+    arguments.push(("TARGETSTAGE".to_owned(), target.unwrap_or_else(|| "default".to_owned())));
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_last_comes_last() {
+        let mut environment = Environment::default();
+        for round in 0..100 {
+            for name in ["A", "B", "C"] {
+                environment.set(name, &format!("{name}{round}"));
+            }
+        }
+        environment.set("A", "x");
+        let pairs: Vec<_> = environment.iter().collect();
+        assert_eq!(pairs, [("B", "B99"), ("C", "C99"), ("A", "x")]);
+        assert!(environment.entries.len() < 32, "gaps are closed");
+        assert_eq!(environment.get("B"), Some("B99"));
+        assert_eq!(environment.get("D"), None);
+    }
+
+    #[test]
+    fn a_fallback_is_seen() {
+        for (word, expected) in [
+            ("${x:-y}", true),
+            ("a${x-y}", true),
+            ("${x:?no}", true),
+            ("${x+y}", true),
+            ("$x", false),
+            ("${x}", false),
+            ("${xy:-z}", false),
+            ("${x#-}", false),
+        ] {
+            assert_eq!(has_fallback(word, "x"), expected, "{word}");
+        }
+    }
+}
