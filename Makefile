@@ -1,0 +1,35 @@
+# The tasks of a developer. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test check bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## install the Debian packages and make the users that the demo and the tests need
+	@scripts/setup --user
+
+build: ## build the release binary; target/strata points at it
+	@scripts/build-release
+
+demo: ## build two example images with base images made here (the first run takes some minutes)
+	@scripts/setup
+	@scripts/build-release
+	@scripts/demo
+
+test: setup ## run every test
+	@scripts/test
+
+check: ## what a change must pass before it is looked at: format and lints
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+bench: setup ## measure the parts, then whole builds against the other builders found here
+	cargo bench
+	@scripts/build-release
+	@benches/compare.sh
+
+clean: ## remove what cargo built, and the cached base images
+	cargo clean
+	scripts/registry stop
+	rm -rf "$${STRATA_DEV_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/strata-dev}"

@@ -1,0 +1,33 @@
+//! End-to-end tests: the real binary, on real files, with a real registry, looked at by other people's tools.
+//!
+//! The first modules are what the tests stand on: [`workspace`] runs the binary with a store of its own, [`registry`] is
+//! Debian's registry with base images in it, [`lying_registry`] one that misbehaves, [`layout`] an OCI reader that
+//! shares no code with Strata, [`skip`] the only way not to run a test. The others hold the tests, one topic each.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on panics; the lints protect the program, not its tests"
+)]
+
+mod layout;
+mod lying_registry;
+mod registry;
+mod skip;
+mod workspace;
+
+// What a recipe gives, one directory a case: `tests/cases/GROUP/NAME/`.
+mod cases;
+// What is not done again.
+mod cache;
+// What is done at the same time, and what only once.
+mod parallel;
+// Archives, directories, compression, and what skopeo and umoci say of them.
+mod outputs;
+// Everything that goes wrong: exit codes, messages, and what is left behind.
+mod bad_input;
+// The same for a user who is not root.
+mod rootless;
+// images, inspect, rm, graph.
+mod commands;
