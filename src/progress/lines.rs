@@ -3,13 +3,13 @@
 /// Collects bytes until a line is whole. Bytes that are no UTF-8 are shown as `�`; a carriage return starts its line
 /// anew, as a terminal would show it.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub(super) struct Lines {
     partial: Vec<u8>,
 }
 
 impl Lines {
     /// Adds bytes and gives the lines they complete, without their ends.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
@@ -22,7 +22,7 @@ impl Lines {
     }
 
     /// The last line, if it was never ended.
-    pub fn rest(self) -> Option<String> {
+    pub(super) fn rest(self) -> Option<String> {
         (!self.partial.is_empty()).then(|| shown(&self.partial))
     }
 }

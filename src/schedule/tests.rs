@@ -18,6 +18,7 @@ fn graph(ops: Vec<Op>) -> Graph {
         config: ImageConfig::default(),
         base: None,
         base_history: 0,
+        epoch: None,
         platform: Platform { os: "linux".into(), architecture: "amd64".into(), variant: None, os_version: None },
     }
 }
