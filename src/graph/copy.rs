@@ -130,7 +130,7 @@ impl StageInProgress<'_> {
     ) -> Option<()> {
         let destination = path::destination(&self.state.config.config.working_dir, &expanded.destination);
         if expanded.paths.len() + expanded.inline.len() > 1 && !destination.ends_with('/') {
-            let message = format!("several sources need a directory to go to: `{}` has no `/` at its end", destination);
+            let message = format!("several sources need a directory to go to: `{destination}` has no `/` at its end");
             self.findings.push(
                 Diagnostic::error(files.destination.span, message).help(format!("write `{}/`", expanded.destination)),
             );

@@ -2,12 +2,16 @@
 //!
 //! Takes a name that does not exist and those that do, gives the closest if it is close enough to be a slip of the hand.
 
+/// How many candidates are looked at, so that a long recipe full of mistakes is still answered at once.
+const CANDIDATES: usize = 1_000;
+
 /// The candidate with the fewest edits from `name`, ignoring case; `None` where every one is too far off.
 pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: Vec<char> = name.to_lowercase().chars().collect();
     let limit = (wanted.len() / 3).clamp(1, 3);
     candidates
         .into_iter()
+        .take(CANDIDATES)
         .filter(|candidate| *candidate != name && !candidate.is_empty())
         .filter_map(|candidate| {
             let candidate_chars: Vec<char> = candidate.to_lowercase().chars().collect();
