@@ -7,4 +7,6 @@ pub mod image;
 pub mod layer;
 pub mod progress;
 pub mod recipe;
+pub mod registry;
 pub mod runtime;
+pub mod settings;
