@@ -1,0 +1,1 @@
+//! One node of the graph becomes one layer.
