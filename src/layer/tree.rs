@@ -73,4 +73,10 @@ pub trait Tree: Sync {
 
     /// The BLAKE3 of a regular file's content, remembered where the tree can.
     fn content_id(&self, path: &Path, entry: &Entry) -> io::Result<ContentId>;
+
+    /// Whether somebody else may change the tree while it is read. What is copied out of such a tree has to be checked
+    /// against the digest it was chosen by.
+    fn may_change(&self) -> bool {
+        false
+    }
 }
