@@ -24,7 +24,11 @@ fn say(name: &str) -> String {
 /// Which of the steps with [`say`] ran.
 fn ran(finished: &Finished) -> BTreeSet<String> {
     let words = finished.stderr.split(|c: char| c.is_whitespace() || c == '\r');
-    words.filter_map(|word| word.strip_prefix("ran-")).filter(|name| !name.starts_with('"')).map(str::to_owned).collect()
+    words
+        .filter_map(|word| word.strip_prefix("ran-"))
+        .filter(|name| !name.starts_with('"'))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn set(names: &[&str]) -> BTreeSet<String> {
@@ -243,20 +247,23 @@ fn build_scratch(workspace: &Workspace) -> Finished {
 #[test]
 fn a_cached_build_asks_the_registry_for_no_blob() {
     let workspace = Workspace::new();
-    let honest = crate::lying_registry::LyingRegistry::start(&shared().layout("busybox"), crate::lying_registry::Lie::None);
+    let honest =
+        crate::lying_registry::LyingRegistry::start(&shared().layout("busybox"), crate::lying_registry::Lie::None);
     workspace.dockerfile(&format!("FROM {}\nRUN {}\n", honest.image(), say("step")));
     workspace.build(["-t", "x"]).run().success();
     let before = honest.requests().len();
     let again = workspace.build(["-t", "x"]).run().success();
     assert_eq!(ran(&again), set(&[]));
-    let blobs: Vec<_> = honest.requests().split_off(before).into_iter().filter(|line| line.contains("/blobs/")).collect();
+    let blobs: Vec<_> =
+        honest.requests().split_off(before).into_iter().filter(|line| line.contains("/blobs/")).collect();
     assert!(blobs.is_empty(), "{blobs:?}");
 }
 
 #[test]
 fn a_build_of_metadata_only_fetches_no_layer() {
     let workspace = Workspace::new();
-    let honest = crate::lying_registry::LyingRegistry::start(&shared().layout("busybox"), crate::lying_registry::Lie::None);
+    let honest =
+        crate::lying_registry::LyingRegistry::start(&shared().layout("busybox"), crate::lying_registry::Lie::None);
     workspace.dockerfile(&format!("FROM {}\nLABEL a=b\n", honest.image()));
     workspace.build(["-t", "x"]).run().success();
     let layer = layout::read(&shared().layout("busybox")).manifest["layers"][0]["digest"].as_str().unwrap().to_owned();

@@ -190,7 +190,8 @@ fn run_group(group: &str, who: &Who) -> usize {
     for name in directories(&root().join(group)) {
         let directory = root().join(group).join(&name);
         let text = fs::read_to_string(directory.join("case.json")).unwrap();
-        let case: Case = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{group}/{name}/case.json: {error}"));
+        let case: Case =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{group}/{name}/case.json: {error}"));
         if !can(who, case.needs) {
             continue;
         }

@@ -116,7 +116,8 @@ fn blobs_of_the_base_are_hard_links_into_the_store() {
     for layer in base.manifest["layers"].as_array().unwrap() {
         let path = format!("blobs/{}", layer["digest"].as_str().unwrap().replace(':', "/"));
         let (written, stored) = (workspace.out("image").join(&path), workspace.state().join("oci").join(&path));
-        let inode = |path: &Path| fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).ino();
+        let inode =
+            |path: &Path| fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).ino();
         assert_eq!(inode(&written), inode(&stored), "{path} is a copy");
     }
 }
@@ -132,7 +133,8 @@ fn skopeo_reads_it() {
     assert_eq!(inspected["Digest"], image.digest.as_str());
     assert_eq!(inspected["Labels"]["org.example.varied"], "yes");
     assert_eq!(inspected["Layers"].as_array().map(Vec::len), image.manifest["layers"].as_array().map(Vec::len));
-    let config: Value = serde_json::from_str(&run(Command::new("skopeo").args(["inspect", "--config", &name]))).unwrap();
+    let config: Value =
+        serde_json::from_str(&run(Command::new("skopeo").args(["inspect", "--config", &name]))).unwrap();
     assert_eq!(config["config"]["Cmd"], serde_json::json!(["cat", "/made/a.txt"]));
 }
 
@@ -143,7 +145,13 @@ fn skopeo_carries_it_to_a_registry_and_strata_builds_on_it() {
     workspace.build([shared().base_argument(), workspace.layout_output("first")]).run().success();
     let name = format!("{}/round/trip:1", shared().address());
     let source = format!("oci:{}", workspace.out("first").display());
-    run(Command::new("skopeo").args(["copy", "--quiet", "--dest-tls-verify=false", &source, &format!("docker://{name}")]));
+    run(Command::new("skopeo").args([
+        "copy",
+        "--quiet",
+        "--dest-tls-verify=false",
+        &source,
+        &format!("docker://{name}"),
+    ]));
     workspace.dockerfile(&format!("FROM {name}\nRUN cat /first >/second\n"));
     let fresh = Workspace::new();
     fresh.dockerfile(&format!("FROM {name}\nRUN cat /first >/second && echo $FIRST >>/second\n"));
@@ -160,19 +168,7 @@ fn umoci_unpacks_the_tree_that_the_recipe_says() {
         return;
     }
     let (workspace, named, image) = varied_with_name();
-    let bundle = workspace.path().join("bundle");
-    run(Command::new("umoci").args(["unpack", "--image"]).arg(format!("{}:latest", named.display())).arg(&bundle));
-    let root = bundle.join("rootfs");
-    let mut differences = Vec::new();
-    for (path, entry) in image.tree.iter().filter(|(path, _)| !path.is_empty()) {
-        differences.extend(compare(&root, path, entry));
-    }
-    for path in paths_below(&root) {
-        if !image.tree.contains_key(&path) {
-            differences.push(format!("{path}: unpacked, but not in the layers"));
-        }
-    }
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    let root = unpacked_like_read(&workspace, &named, &image);
 
     // The same against the recipe itself, so that a mistake shared by both readers is seen.
     let at = |path: &str| fs::symlink_metadata(root.join(path));
@@ -188,6 +184,37 @@ fn umoci_unpacks_the_tree_that_the_recipe_says() {
     for gone in ["srv/replaced/new", "srv/replaced/old", "srv/data/one", "srv/doomed", "home/app/.profile"] {
         assert!(at(gone).is_err(), "{gone} is back");
     }
+}
+
+#[test]
+fn umoci_and_the_reader_of_these_tests_agree_on_a_base() {
+    if !needs_root("outputs: umoci unpack of a base") {
+        return;
+    }
+    let workspace = Workspace::new();
+    let layout = shared().layout("rich");
+    let image = layout::read(&layout);
+    assert_eq!(image.text("srv/replaced/new"), "seen\n");
+    assert!(!image.tree.contains_key("srv/doomed") && !image.tree.contains_key("srv/replaced/old"));
+    unpacked_like_read(&workspace, &layout, &image);
+}
+
+/// Unpacks an image with umoci, compares it file by file with what our reader made of it, and gives its root.
+fn unpacked_like_read(workspace: &Workspace, layout: &Path, image: &Image) -> PathBuf {
+    let bundle = workspace.path().join("bundle");
+    run(Command::new("umoci").args(["unpack", "--image"]).arg(format!("{}:latest", layout.display())).arg(&bundle));
+    let root = bundle.join("rootfs");
+    let mut differences = Vec::new();
+    for (path, entry) in image.tree.iter().filter(|(path, _)| !path.is_empty()) {
+        differences.extend(compare(&root, path, entry));
+    }
+    for path in paths_below(&root) {
+        if !image.tree.contains_key(&path) {
+            differences.push(format!("{path}: unpacked, but not in the layers"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    root
 }
 
 fn compare(root: &Path, path: &str, entry: &Entry) -> Vec<String> {
@@ -319,10 +346,7 @@ fn an_output_never_replaces_what_is_not_an_image() {
 #[test]
 fn a_mirror_is_used_in_place_of_its_registry() {
     let workspace = Workspace::new();
-    let config = format!(
-        "[registry.\"registry.invalid\"]\nmirrors = [\"http://{}\"]\n",
-        shared().address()
-    );
+    let config = format!("[registry.\"registry.invalid\"]\nmirrors = [\"http://{}\"]\n", shared().address());
     fs::write(workspace.path().join("config.toml"), config).unwrap();
     workspace.dockerfile("FROM registry.invalid/strata/busybox\nRUN touch /x\n");
     workspace.build([workspace.layout_output("image")]).run().success();

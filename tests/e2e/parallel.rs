@@ -25,7 +25,9 @@ impl MeetingPoint {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().filter_map(Result::ok) {
                 let mut name = [0; 1];
-                if stream.read_exact(&mut name).is_ok() && sender.send((String::from_utf8_lossy(&name).into(), stream)).is_err() {
+                if stream.read_exact(&mut name).is_ok()
+                    && sender.send((String::from_utf8_lossy(&name).into(), stream)).is_err()
+                {
                     return;
                 }
             }
