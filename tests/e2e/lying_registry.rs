@@ -104,10 +104,8 @@ impl Served {
             }
             log.lock().unwrap().push(format!("{method} {path}"));
             let answer = self.answer(&path);
-            let head = format!(
-                "HTTP/1.1 {}\r\nContent-Length: {}\r\n{}\r\n",
-                answer.status, answer.length, answer.headers
-            );
+            let head =
+                format!("HTTP/1.1 {}\r\nContent-Length: {}\r\n{}\r\n", answer.status, answer.length, answer.headers);
             let body: &[u8] = if method == "HEAD" { b"" } else { &answer.body };
             if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(body)).is_err() {
                 return;

@@ -16,12 +16,6 @@ pub(crate) fn skip(what: &str, reason: &str) {
     }
 }
 
-/// Whether a program can be started by its name.
-pub(crate) fn has_program(name: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(name).is_file()))
-}
-
 /// Whether these tests run as root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
