@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::{self, BaseImage, Bases, layers::Layers};
 use crate::context::{self, Context, ignore::Ignore};
@@ -54,7 +55,7 @@ pub struct Workplace {
     /// Where everything is kept.
     pub store: Store,
     /// Who talks to registries.
-    pub client: Client,
+    pub client: Arc<Client>,
     /// Where progress is told.
     pub reporter: Reporter,
     /// Ends the build.
@@ -168,7 +169,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     for warning in &plan.warnings {
         place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.source, false));
     }
-    let executor = executor(&plan, request, place);
+    let executor = executor(&plan, place);
     let solver = solver(&plan, &executor, request, place);
     let solved = schedule::run(&plan.graph, &solver, place.slots);
     for context in plan.contexts.values() {
@@ -198,7 +199,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
 /// See [`Error`].
 pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>), Error> {
     let plan = prepare(request, place)?;
-    let executor = executor(&plan, request, place);
+    let executor = executor(&plan, place);
     let status = solver(&plan, &executor, request, place).status();
     Ok((plan, status))
 }
@@ -212,10 +213,10 @@ fn share(place: &Workplace) -> Result<store::Lock, Error> {
     Ok(place.store.share(waiting)?)
 }
 
-fn executor<'a>(plan: &'a Plan, request: &Request, place: &'a Workplace) -> Executor<'a> {
+fn executor<'a>(plan: &'a Plan, place: &'a Workplace) -> Executor<'a> {
     let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
     let layers = Layers { store, bases: &plan.bases, client, reporter, cancel, xattr: *xattr, owners: *owners };
-    let epoch = request.graph.source_date_epoch;
+    let epoch = plan.graph.epoch;
     Executor { store, layers, bases: &plan.bases, contexts: &plan.contexts, cancel, epoch }
 }
 
@@ -285,7 +286,7 @@ fn open_contexts(graph: &Graph, request: &Request, recipe_path: &Path, place: &W
     });
     let mut contexts = BTreeMap::new();
     for name in used.collect::<BTreeSet<_>>() {
-        let ignore = Ignore::of_context(&request.context, recipe_path)?;
+        let ignore = Ignore::of(Some(recipe_path), &request.context)?;
         let place_of_index = ContentId::from(blake3::hash(std::path::absolute(&request.context).unwrap_or_default().as_os_str().as_encoded_bytes()));
         let index = place.store.context_index_path(&place_of_index);
         contexts.insert(name, Context::open(&request.context, ignore, Some(index))?);

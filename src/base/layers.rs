@@ -9,7 +9,8 @@ use crate::base::Bases;
 use crate::digest::DiffId;
 use crate::image::chain::Chain;
 use crate::image::manifest::Descriptor;
-use crate::layer::{self, compress, unpack};
+use crate::layer::unpack::{self, Unpacked};
+use crate::layer::{self, compress};
 use crate::progress::{Reporter, Task};
 use crate::recipe::reference::Reference;
 use crate::registry::{self, Client};
@@ -39,7 +40,7 @@ pub enum Error {
         /// The blob.
         blob: Box<Descriptor>,
         /// What is wrong with it.
-        source: unpack::Error,
+        source: UnpackError,
     },
     /// The blob does not hold what the image's configuration says.
     #[error("layer {} of {reference} holds {found}, but the image's configuration says {expected}", .blob.digest)]
@@ -64,6 +65,17 @@ pub enum Error {
     /// Another failure, or the user, ended the build.
     #[error("the build was cancelled")]
     Cancelled,
+}
+
+/// What is wrong with a blob that should be a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// It is not compressed in a way that is known, or damaged.
+    #[error("it cannot be decompressed: {0}")]
+    Decode(io::Error),
+    /// The archive in it is damaged or dangerous.
+    #[error(transparent)]
+    Unpack(unpack::Error),
 }
 
 /// The format of an archive that another writer made.
@@ -162,17 +174,21 @@ impl Layers<'_> {
             }
         };
         let unpacked = unpacked.map_err(|source| Error::Unpack { reference: reference.clone(), blob: Box::new(blob.clone()), source })?;
-        if unpacked.diff_id != layer {
+        let Unpacked { measured, left_out } = unpacked;
+        for left_out in left_out {
+            self.reporter.warning(format!("{}: {left_out}", reference.familiar()));
+        }
+        if measured.diff_id != layer {
             return Err(Error::WrongDiffId {
                 reference: reference.clone(),
                 blob: Box::new(blob.clone()),
                 expected: layer,
-                found: unpacked.diff_id,
+                found: measured.diff_id,
             });
         }
         Ok(self.store.publish_layer(&layer, &tree, LayerMeta {
-            tar_size: unpacked.size,
-            entries: unpacked.entries,
+            tar_size: measured.size,
+            entries: measured.entries,
             origin: Origin::Pulled { reference: reference.to_string() },
             clamp: None,
             forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],
@@ -209,13 +225,13 @@ fn fetch_title(reference: &Reference, blob: &Descriptor) -> String {
 }
 
 fn unpack_blob(
-    blob: impl Read + Send + 'static,
+    blob: impl Read + Send,
     tree: &std::path::Path,
     xattr: layer::OverlayXattr,
     owners: unpack::Owners,
-) -> Result<layer::Measured, unpack::Error> {
-    let archive = compress::decoder(blob).map_err(unpack::Error::read)?;
-    unpack::unpack(archive, tree, xattr, owners)
+) -> Result<Unpacked, UnpackError> {
+    let archive = compress::decoder(blob).map_err(UnpackError::Decode)?;
+    unpack::unpack(archive, tree, xattr, owners).map_err(UnpackError::Unpack)
 }
 
 /// Writes to the store and to whoever unpacks; gives up when the build is cancelled.

@@ -15,8 +15,9 @@ use crate::graph::ImageRequest;
 use crate::image::chain::Chain;
 use crate::image::config::ImageConfig;
 use crate::image::manifest::{Descriptor, Manifest};
+use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
-use crate::registry::{self, Client};
+use crate::registry::{self, Client, Documents};
 use crate::store::{self, PulledImage, Store};
 
 /// A base image as its documents describe it.
@@ -83,9 +84,8 @@ impl Bases {
         {
             return Ok(image);
         }
-        let resolved = client.resolve(reference, platform)?;
-        let digest = resolved.index.as_ref().unwrap_or(&resolved.manifest).digest;
-        let image = read(reference, digest, &resolved.manifest_bytes, &resolved.config_bytes)?;
+        let resolved = client.resolve(reference, platform, &Kept { store, platform })?;
+        let image = image(reference, resolved.pin(), resolved.document, resolved.config)?;
         store.put_blob(&resolved.manifest_bytes)?;
         store.put_blob(&resolved.config_bytes)?;
         store.remember_pull(reference, platform, &PulledImage { manifest: resolved.manifest, index: resolved.index, resolved_at: now() })?;
@@ -121,6 +121,28 @@ impl Bases {
     }
 }
 
+/// The documents in the store, for a registry client that need not fetch what is there.
+struct Kept<'a> {
+    store: &'a Store,
+    platform: &'a Platform,
+}
+
+impl Documents for Kept<'_> {
+    fn load(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.store.read_blob(digest).ok().flatten()
+    }
+
+    fn keep(&self, _descriptor: &Descriptor, bytes: &[u8]) {
+        // A document that cannot be kept is fetched again; what the build needs itself is put with its errors heard.
+        let _ = self.store.put_blob(bytes);
+    }
+
+    fn last_known(&self, reference: &Reference) -> Option<Digest> {
+        let pulled = self.store.recall_pull(reference, self.platform)?;
+        Some(pulled.index.unwrap_or(pulled.manifest).digest)
+    }
+}
+
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -137,8 +159,10 @@ fn stored(store: &Store, reference: &Reference, pulled: &PulledImage) -> Result<
 }
 
 fn read(reference: &Reference, digest: Digest, manifest: &[u8], config: &[u8]) -> Result<BaseImage, Error> {
-    let manifest: Manifest = parse(reference, "the manifest", manifest)?;
-    let config: ImageConfig = parse(reference, "the configuration", config)?;
+    image(reference, digest, parse(reference, "the manifest", manifest)?, parse(reference, "the configuration", config)?)
+}
+
+fn image(reference: &Reference, digest: Digest, manifest: Manifest, config: ImageConfig) -> Result<BaseImage, Error> {
     let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
     if layers != diff_ids {
         return Err(Error::LayerCount { reference: reference.clone(), layers, diff_ids });

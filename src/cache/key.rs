@@ -159,6 +159,9 @@ pub fn selection(op: &CopyOp, from: &Chain) -> Key {
         .text("from", chain_text(from))
         .list("sources", sources)
         .list("exclude", op.exclude.iter().cloned())
+        // Owners and modes that the copy sets anyway are not part of what is selected.
+        .text("chown", if op.chown.is_some() { "set" } else { "" })
+        .text("chmod", op.chmod.as_deref().unwrap_or(""))
         .list("flags", op.parents.then(|| "parents".to_owned()))
         .key()
 }

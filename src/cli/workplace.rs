@@ -12,7 +12,7 @@ use crate::cli::exit::Error;
 use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
 use crate::progress::{Reporter, Sink};
-use crate::registry::Client;
+use crate::registry::{Client, CredentialFiles};
 use crate::runtime::{Cancel, userns};
 use crate::settings::{Location, Settings};
 use crate::store::Store;
@@ -39,8 +39,8 @@ pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
     let environment = |name: &str| std::env::var_os(name);
     let settings = Settings::load(&Location::from_environment(&environment))?;
     let cancel = Cancel::new();
-    catch_signals(&cancel)?;
-    let client = Client::new(settings, &environment);
+    let client = Arc::new(Client::new(settings, CredentialFiles::from_environment(&environment)));
+    catch_signals(&cancel, &client)?;
     Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS })
 }
 
@@ -61,9 +61,9 @@ fn store_root() -> Result<PathBuf, Error> {
 
 /// The first signal cancels the build; the second ends the process at once, and with it, by their parent-death signal,
 /// every step.
-fn catch_signals(cancel: &Cancel) -> Result<(), Error> {
+fn catch_signals(cancel: &Cancel, client: &Arc<Client>) -> Result<(), Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Error::Signals)?;
-    let cancel = cancel.clone();
+    let (cancel, client) = (cancel.clone(), Arc::clone(client));
     std::thread::spawn(move || {
         for signal in signals.forever() {
             if cancel.is_cancelled() {
@@ -71,6 +71,7 @@ fn catch_signals(cancel: &Cancel) -> Result<(), Error> {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
             cancel.cancel();
+            client.cancel();
         }
     });
     Ok(())

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::{self, Bases, layers::Layers};
+use crate::context::ignore::PatternRef;
 use crate::context::{self, Context};
 use crate::digest::{ContentId, DiffId, Key};
 use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
@@ -95,6 +96,12 @@ pub enum Error {
     NulByte {
         /// The word.
         text: String,
+    },
+    /// A layer in the store cannot be opened.
+    #[error(transparent)]
+    Layers {
+        /// Which, and what the system said.
+        source: io::Error,
     },
     /// A file of the host that a step needs could not be read.
     #[error("{path} cannot be read: {source}")]
@@ -201,9 +208,16 @@ impl Executor<'_> {
 
     /// The merged view of a chain, fetching what is missing.
     fn view(&self, chain: &Chain) -> Result<View, Error> {
+        let trees = self.trees(chain)?;
+        let failed = |source| Error::Layers { source };
+        View::over(&trees, self.xattr()).map_err(failed)
+    }
+
+    /// The directories of a chain, topmost first, fetching what is missing.
+    fn trees(&self, chain: &Chain) -> Result<Vec<PathBuf>, Error> {
         let mut trees = self.layers.trees(chain)?;
         trees.reverse();
-        Ok(View::new(trees, self.xattr()))
+        Ok(trees)
     }
 
     fn xattr(&self) -> OverlayXattr {
@@ -215,8 +229,9 @@ impl Executor<'_> {
             From::Context(name) => self.context(name),
             From::Layers(view) => view,
         };
-        let root = if op.link { View::new(Vec::new(), self.xattr()) } else { self.view(parent)? };
-        let owner = op.chown.as_deref().map(|spec| owner::resolve_chown(spec, &root)).transpose()?;
+        let scratch_root = Chain::scratch();
+        let root = self.view(if op.link { &scratch_root } else { parent })?;
+        let owner = op.chown.as_deref().map(|spec| owner::for_files(spec, &root)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner, self.now())?;
@@ -253,9 +268,9 @@ impl Executor<'_> {
 
 fn missing_in_context(error: copy::Error, context: &Context) -> Error {
     match error {
-        copy::Error::NotFound { path } => Error::NotFound {
-            hidden: context.hidden_by(Path::new(path.trim_matches('/'))).map(|pattern| pattern.to_string()),
-            source_path: path,
+        copy::Error::NotFound { word } => Error::NotFound {
+            hidden: context.hidden_by(Path::new(word.trim_matches('/'))).map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
+            source_path: word,
             place: "the build context".to_owned(),
             nearest: None,
         },
@@ -265,8 +280,8 @@ fn missing_in_context(error: copy::Error, context: &Context) -> Error {
 
 fn missing_in_layers(error: copy::Error) -> Error {
     match error {
-        copy::Error::NotFound { path } => {
-            Error::NotFound { source_path: path, place: "the stage or image".to_owned(), hidden: None, nearest: None }
+        copy::Error::NotFound { word } => {
+            Error::NotFound { source_path: word, place: "the stage or image".to_owned(), hidden: None, nearest: None }
         }
         other => other.into(),
     }

@@ -17,10 +17,9 @@ const HOSTNAME: &str = "buildkitsandbox";
 
 /// Runs the step and publishes its layer.
 pub(super) fn run(executor: &Executor<'_>, op: &RunOp, key: &Key, parent: &Chain, task: &Task<'_>) -> Result<DiffId, Error> {
-    let view = executor.view(parent)?;
-    let user = owner::resolve_user(&op.user, &view)?;
+    let lowers = executor.trees(parent)?;
+    let user = owner::for_process(&op.user, &executor.view(parent)?)?;
     let scratch = executor.store.scratch()?;
-    let lowers: Vec<PathBuf> = view.trees().to_vec();
     let upper = scratch.dir("tree")?;
     let plan = Plan {
         lowers: lowers.clone(),

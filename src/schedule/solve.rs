@@ -89,6 +89,7 @@ impl Solve for Solver<'_> {
 
     fn cancel(&self) {
         self.executor.cancel.cancel();
+        self.executor.layers.client.cancel();
     }
 }
 
