@@ -1,12 +1,64 @@
 //! Strata's own sandbox: one process tree in a root of its own.
 //!
-//! Takes a [`Plan`] (an overlay root, files to lay over it, a process, limits), gives an [`Outcome`] and the overlay's
-//! upper directory with what the process changed and nothing of what the sandbox itself needed. Never lets the process
-//! see or reach more than the plan gives it; knows nothing of recipes, images or caches.
+//! Takes a [`Plan`] (an overlay root, files to lay over it, a process), gives an [`Outcome`] and the overlay's upper
+//! directory with what the process changed and nothing of what the sandbox itself needed. Never lets the process see or
+//! reach more than the plan gives it; knows nothing of recipes, images or caches.
+//!
+//! [`run`] goes through these steps:
+//!
+//! 1. The root is mounted as an overlay, detached ([`overlay`]), with the mount points that the image lacks in a layer of
+//!    their own ([`skeleton`]). Everything that will be mounted on is looked up now, inside the root ([`inside`],
+//!    [`rootfs`]): later nothing depends on what the image has at any path.
+//! 2. What every sandbox adds is made in memory ([`fittings`]).
+//! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces ([`init`]). It
+//!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself.
+//! 4. That one gives up all but Docker's default capabilities ([`privilege`]), comes under a filter of system calls
+//!    ([`seccomp`]), takes on its user and becomes the program ([`program`]).
+//! 5. The parent streams the output ([`supervise`]), and when pid 1 has ended, and with it every process, takes the root apart.
+//!
+//! As an ordinary user all of this happens in a user namespace, which [`userns::enter`] makes once at the start of the
+//! program. [`probe`] says what of it a host can do.
+
+mod cancel;
+mod error;
+mod filesystem;
+mod fittings;
+mod idmap;
+mod init;
+mod inside;
+mod overlay;
+mod privilege;
+pub mod probe;
+mod program;
+mod report;
+mod rootfs;
+mod seccomp;
+mod skeleton;
+mod supervise;
+mod sys;
+#[cfg(test)]
+mod tests;
+pub mod userns;
 
 use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::fs::Gid;
+use rustix::mount::MountAttrFlags;
+
+pub use cancel::Cancel;
+pub use error::{Error, Stage};
+
+use filesystem::INERT;
+use fittings::Fittings;
+use init::Setup;
+use report::Report;
+use rootfs::Root;
+use supervise::{Ended, Pipes, PipeWriters};
+use sys::{CommandLine, Namespaces, Strings};
 
 /// The network a process sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +83,7 @@ pub struct Identity {
 /// A file made for one run and laid over the root; leaves no trace in the upper directory.
 #[derive(Debug, Clone)]
 pub struct Overlaid {
-    /// Absolute path inside the root.
+    /// Absolute path inside the root, not below `/dev`, `/proc` or `/sys`. Links in the image are followed inside the root.
     pub target: PathBuf,
     /// What it holds.
     pub content: Vec<u8>,
@@ -44,11 +96,12 @@ pub struct Overlaid {
 /// Everything one run needs to know.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The lower directories, topmost first; may be empty.
+    /// The lower directories, topmost first; may be empty, at most 499.
     pub lowers: Vec<PathBuf>,
-    /// An existing empty directory that receives the changes.
+    /// An existing empty directory that receives the changes. It gets the mode, owner and times of the topmost lower
+    /// directory (0755 without any), since it is what the process sees as `/`.
     pub upper: PathBuf,
-    /// An existing empty directory on the same file system, for the overlay's own use; and for the mount point.
+    /// An existing empty directory on the same file system, for the overlay's own use; empty again afterwards.
     pub work: PathBuf,
     /// Whether the overlay keeps its records in `user.overlay.` (as it must in a user namespace) and not in `trusted.overlay.`.
     pub userxattr: bool,
@@ -88,4 +141,127 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Processor time of the whole process tree.
     pub cpu: Duration,
+}
+
+/// Where a piece of output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Runs the plan's process to its end, and that of every process it started.
+///
+/// `output` is called on this thread with each piece of output as it arrives, in order for each stream; a slow callback slows
+/// the process down and loses nothing. `cancel` ends everything from any other thread.
+///
+/// The caller needs `CAP_SYS_ADMIN` in its user namespace, see [`userns::enter`]. When this returns, no process, mount or
+/// descriptor of the run is left, and the work directory is empty.
+///
+/// # Errors
+/// If the run could not be made, see [`Error`]; a process that ran and failed is an [`Outcome`].
+pub fn run(plan: &Plan, output: &(dyn Fn(OutputStream, &[u8]) + Sync), cancel: &Cancel) -> Result<Outcome, Error> {
+    let start = Instant::now();
+    if cancel.is_cancelled() {
+        return Ok(Outcome { status: Status::Cancelled, elapsed: start.elapsed(), cpu: Duration::ZERO });
+    }
+    let root = Root::prepare(plan)?;
+    let fittings = Fittings::new(&plan.overlaid)?;
+    let (pipes, writers) = Pipes::new()?;
+    let setup = set_up(plan, &root, &fittings, writers)?;
+    let ended = supervise::run(namespaces(plan.network), setup, &pipes, output, cancel)?;
+    let status = status(plan, &root, &ended, cancel);
+    drop(fittings);
+    root.finish()?;
+    Ok(Outcome { status: status?, elapsed: start.elapsed(), cpu: ended.cpu })
+}
+
+/// Makes everything that the child needs and cannot make itself.
+fn set_up<'a>(
+    plan: &'a Plan,
+    root: &'a Root,
+    fittings: &'a Fittings,
+    writers: PipeWriters,
+) -> Result<Setup<'a>, Error> {
+    let cwd = CString::new(plan.cwd.as_os_str().as_bytes())
+        .map_err(|_| Error::Plan { problem: "the working directory has a NUL byte".to_owned() })?;
+    if plan.hostname.len() > 64 {
+        return Err(Error::Plan { problem: format!("the host name {:?} has more than 64 bytes", plan.hostname) });
+    }
+    let groups = plan.identity.groups.iter().copied().map(Gid::from_raw).collect();
+    Ok(Setup {
+        root,
+        fittings,
+        file_attributes: plan
+            .overlaid
+            .iter()
+            .map(|file| if file.writable { INERT } else { INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY) })
+            .collect(),
+        masked_sys: thermal_sensors(),
+        hostname: plan.hostname.as_bytes(),
+        own_network: plan.network == Network::None,
+        cwd,
+        uid: plan.identity.uid,
+        gid: plan.identity.gid,
+        groups: privilege::may_set_groups().then_some(groups),
+        capabilities: privilege::DEFAULT_CAPABILITIES,
+        filter: seccomp::program(),
+        candidates: program::candidates(plan)?,
+        arguments: Strings::new(plan.argv.clone()),
+        environment: Strings::new(plan.env.clone()),
+        command_line: CommandLine::of_this_process(),
+        report_reader: writers.report_reader,
+        report: writers.report,
+        stdout: writers.stdout,
+        stderr: writers.stderr,
+    })
+}
+
+fn namespaces(network: Network) -> Namespaces {
+    let base = Namespaces::MOUNT
+        .and(Namespaces::PID)
+        .and(Namespaces::IPC)
+        .and(Namespaces::UTS)
+        .and(Namespaces::CGROUP);
+    match network {
+        Network::Host => base,
+        Network::None => base.and(Namespaces::NETWORK),
+    }
+}
+
+/// Each processor's heat counters below `/sys`, which tell what others on the machine do. Docker hides them, too.
+fn thermal_sensors() -> Vec<CString> {
+    let Ok(processors) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+    let sensors = processors.flatten().map(|processor| processor.path().join("thermal_throttle"));
+    let sensors = sensors.filter(|sensor| sensor.exists());
+    sensors
+        .filter_map(|sensor| CString::new(sensor.strip_prefix("/sys").ok()?.as_os_str().as_bytes()).ok())
+        .collect()
+}
+
+/// What the processes' end means.
+fn status(plan: &Plan, root: &Root, ended: &Ended, cancel: &Cancel) -> Result<Status, Error> {
+    match ended.report {
+        Some(Report::Exited(code)) => Ok(Status::Exited(code)),
+        Some(Report::Signaled(signal)) => Ok(Status::Signaled(signal)),
+        Some(Report::Failed { stage, errno, candidate }) => Err(failure(plan, root, stage, errno, candidate)),
+        None if cancel.is_cancelled() => Ok(Status::Cancelled),
+        // Someone outside killed pid 1, most likely the kernel for want of memory.
+        None => ended.signal.map(Status::Signaled).ok_or(Error::Vanished),
+    }
+}
+
+fn failure(plan: &Plan, root: &Root, stage: Stage, errno: i32, candidate: Option<usize>) -> Error {
+    let source = io::Error::from_raw_os_error(errno);
+    match stage {
+        Stage::WorkingDirectory if errno == libc::ENOTDIR => Error::WorkingDirectory { path: plan.cwd.clone() },
+        Stage::Execute => {
+            let candidates = program::candidates(plan).unwrap_or_default();
+            let tried = candidate.and_then(|number| candidates.get(number));
+            program::explain(plan, &root.mount, tried.map(CString::as_c_str), source)
+        }
+        stage => Error::Setup { stage, source },
+    }
 }

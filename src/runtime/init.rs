@@ -1,0 +1,386 @@
+//! The two processes of a sandbox, from `clone3` to `execve`.
+//!
+//! [`first`] is pid 1 of the new namespaces: it puts the mounts together, changes over to the new root, starts the second
+//! process, reaps whatever becomes its child, and ends when that one ends, which ends all others. [`second`] turns itself
+//! into the process of the plan. Both run in a copy of a process that had other threads: they allocate nothing, take no lock
+//! and cannot panic. Everything they need was made before, in [`Setup`]; what fails is told to the parent as a [`Report`].
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags};
+use rustix::process::{Signal, WaitOptions, WaitStatus};
+use rustix::thread::CapabilitySet;
+
+use super::error::Stage;
+use super::filesystem::{Context, INERT, attach, clone_mount};
+use super::fittings::{DEVICES, Fittings, Nodes};
+use super::report::Report;
+use super::rootfs::Root;
+use super::seccomp::bpf::Instruction;
+use super::sys::{self, CommandLine, EndSignal, Namespaces, Strings};
+
+/// Paths below `/proc` that only show something of the host: hidden, as Docker hides them.
+const MASKED_PROC: [&CStr; 10] = [
+    c"acpi",
+    c"asound",
+    c"interrupts",
+    c"kcore",
+    c"keys",
+    c"latency_stats",
+    c"sched_debug",
+    c"scsi",
+    c"timer_list",
+    c"timer_stats",
+];
+/// Paths below `/proc` through which root could change the host: read-only, as in Docker.
+const READ_ONLY_PROC: [&CStr; 5] = [c"bus", c"fs", c"irq", c"sys", c"sysrq-trigger"];
+/// Paths below `/sys` that only show something of the host: hidden, as Docker hides them.
+const MASKED_SYS: [&CStr; 2] = [c"firmware", c"devices/virtual/powercap"];
+
+/// Everything that the processes need, made before there are any.
+#[derive(Debug)]
+pub(super) struct Setup<'a> {
+    /// The root and the places in it.
+    pub root: &'a Root,
+    /// What is added to it.
+    pub fittings: &'a Fittings,
+    /// Attributes of the overlaid files' mounts, in order.
+    pub file_attributes: Vec<MountAttrFlags>,
+    /// Further paths below `/sys` to hide, which differ between machines.
+    pub masked_sys: Vec<CString>,
+    /// The host name.
+    pub hostname: &'a [u8],
+    /// A socket type's worth of network: whether to set the loopback interface up.
+    pub own_network: bool,
+    /// The working directory.
+    pub cwd: CString,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups, unless the user namespace forbids to set them.
+    pub groups: Option<Vec<Gid>>,
+    /// The capabilities of root.
+    pub capabilities: CapabilitySet,
+    /// The filter of system calls.
+    pub filter: &'static [Instruction],
+    /// The paths of the program to try, in order.
+    pub candidates: Vec<CString>,
+    /// Its arguments.
+    pub arguments: Strings,
+    /// Its environment.
+    pub environment: Strings,
+    /// Where the command line of this process is kept, to be overwritten in its copy.
+    pub command_line: Option<CommandLine>,
+    /// The parent's end of the report; closed at once.
+    pub report_reader: OwnedFd,
+    /// Where failures and the end of the process are written to.
+    pub report: OwnedFd,
+    /// Standard output of the process.
+    pub stdout: OwnedFd,
+    /// Standard error of the process.
+    pub stderr: OwnedFd,
+}
+
+/// A step that failed.
+struct Failure(Report);
+
+/// Names the step that an operation belongs to.
+trait At<T> {
+    fn at(self, stage: Stage) -> Result<T, Failure>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, stage: Stage) -> Result<T, Failure> {
+        self.map_err(|error| Failure(Report::Failed { stage, errno: error.raw_os_error().unwrap_or(0), candidate: None }))
+    }
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, stage: Stage) -> Result<T, Failure> {
+        self.map_err(io::Error::from).at(stage)
+    }
+}
+
+/// Pid 1 of the sandbox. Returns its exit code, which means nothing: the parent reads the report.
+pub(super) fn first(setup: &Setup<'_>) -> i32 {
+    match set_up_and_start(setup) {
+        Ok(main) => supervise(setup, main),
+        Err(Failure(report)) => {
+            report.send(&setup.report);
+            1
+        }
+    }
+}
+
+fn set_up_and_start(setup: &Setup<'_>) -> Result<rustix::process::Pid, Failure> {
+    become_init(setup)?;
+    attach_root(setup)?;
+    let dev = mount_dev(setup)?;
+    mount_proc(setup)?;
+    mount_sys(setup)?;
+    lay_files(setup)?;
+    if setup.own_network {
+        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
+        let socket = socket.at(Stage::Loopback)?;
+        sys::loopback_up(socket).at(Stage::Loopback)?;
+    }
+    rustix::system::sethostname(setup.hostname).at(Stage::HostName)?;
+    pivot(setup)?;
+    let stdin = rustix::fs::openat(&dev, c"null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let stdin = stdin.at(Stage::StandardInput)?;
+    let main = sys::clone3(Namespaces::NONE, EndSignal::Child, || second(setup, &stdin)).at(Stage::Fork)?;
+    Ok(main.pid)
+}
+
+/// Dies with the parent from here on, and shows nothing of it.
+fn become_init(setup: &Setup<'_>) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Stage::ParentDeath)?;
+    // The parent may have died just before. Then nobody has the other end of the report any more.
+    sys::close_range(raw(&setup.report_reader), raw(&setup.report_reader)).at(Stage::ParentDeath)?;
+    let mut poll = [rustix::event::PollFd::new(&setup.report, rustix::event::PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    if rustix::event::poll(&mut poll, Some(&now)).at(Stage::ParentDeath)? != 0 {
+        return Err(Errno::PIPE).at(Stage::ParentDeath);
+    }
+    // A SIGCHLD that the parent ignores would be ignored here too, and take away the status of the process.
+    sys::reset_signal_dispositions();
+    if let Some(command_line) = setup.command_line {
+        command_line.overwrite(c"init");
+    }
+    rustix::thread::set_name(c"init").at(Stage::ParentDeath)
+}
+
+fn attach_root(setup: &Setup<'_>) -> Result<(), Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old_root = rustix::fs::open(c"/", flags, Mode::empty()).at(Stage::PrivateMounts)?;
+    sys::mount_make_private(&old_root).at(Stage::PrivateMounts)?;
+    // Parts of the fittings can only be bound from a mount that is attached; the root then covers it.
+    let point = rustix::fs::open(&*setup.root.mount_point, flags, Mode::empty()).at(Stage::AttachFittings)?;
+    attach(&setup.fittings.tmpfs, &point).at(Stage::AttachFittings)?;
+    attach(&setup.root.mount, &setup.fittings.tmpfs).at(Stage::AttachRoot)
+}
+
+/// `/dev` and what is mounted below it; returns `/dev`.
+fn mount_dev(setup: &Setup<'_>) -> Result<OwnedFd, Failure> {
+    let fittings = setup.fittings;
+    let dev = clone_mount(&fittings.tmpfs, c"dev", OpenTreeFlags::empty()).at(Stage::Devices)?;
+    // Nodes that the process makes here are dead, as everywhere; those bound below are mounts of their own.
+    sys::mount_setattr(&dev, MountAttrFlags::MOUNT_ATTR_NODEV, false).at(Stage::Devices)?;
+    attach(&dev, &setup.root.dev).at(Stage::Devices)?;
+    let host_dev = match fittings.nodes {
+        Nodes::Own => None,
+        Nodes::Host => Some(open_path(CWD, c"/dev").at(Stage::Devices)?),
+    };
+    let own_dev = open_path(fittings.tmpfs.as_fd(), c"dev").at(Stage::Devices)?;
+    for (name, _, _) in DEVICES {
+        let source = host_dev.as_ref().unwrap_or(&own_dev);
+        let node = clone_mount(source, name, OpenTreeFlags::empty()).at(Stage::Devices)?;
+        if host_dev.is_some() {
+            sys::mount_setattr(&node, MountAttrFlags::MOUNT_ATTR_RDONLY, false).at(Stage::Devices)?;
+        }
+        attach(&node, open_path(dev.as_fd(), name).at(Stage::Devices)?).at(Stage::Devices)?;
+    }
+    let pts = open_path(dev.as_fd(), c"pts").at(Stage::Terminals)?;
+    attach(&fittings.pts, pts).at(Stage::Terminals)?;
+    let shm = open_path(dev.as_fd(), c"shm").at(Stage::SharedMemory)?;
+    attach(&fittings.shm, shm).at(Stage::SharedMemory)?;
+    match Context::open(c"mqueue").and_then(|context| context.mount(INERT)) {
+        // A kernel without POSIX message queues has no use for the directory either.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+        mount => {
+            let target = open_path(dev.as_fd(), c"mqueue").at(Stage::MessageQueues)?;
+            attach(mount.at(Stage::MessageQueues)?, target).at(Stage::MessageQueues)?;
+        }
+    }
+    Ok(dev)
+}
+
+fn mount_proc(setup: &Setup<'_>) -> Result<(), Failure> {
+    let mount = Context::open(c"proc").and_then(|context| context.mount(INERT));
+    let proc = mount.at(Stage::Proc)?;
+    attach(&proc, &setup.root.proc).at(Stage::Proc)?;
+    for path in READ_ONLY_PROC {
+        match clone_mount(&proc, path, OpenTreeFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            copy => {
+                let copy = copy.at(Stage::MaskProc)?;
+                sys::mount_setattr(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, false).at(Stage::MaskProc)?;
+                attach(copy, open_path(proc.as_fd(), path).at(Stage::MaskProc)?).at(Stage::MaskProc)?;
+            }
+        }
+    }
+    for path in MASKED_PROC {
+        mask(setup, proc.as_fd(), path).at(Stage::MaskProc)?;
+    }
+    Ok(())
+}
+
+fn mount_sys(setup: &Setup<'_>) -> Result<(), Failure> {
+    let read_only = INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    let fresh = Context::open(c"sysfs").and_then(|context| context.mount(read_only));
+    let (sys, of_host) = match fresh {
+        // A user namespace may not mount a view of a network namespace that it does not own: then the caller's is bound.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let copy = clone_mount(CWD, c"/sys", OpenTreeFlags::AT_RECURSIVE).at(Stage::Sys)?;
+            sys::mount_setattr(&copy, read_only, true).at(Stage::Sys)?;
+            (copy, true)
+        }
+        mount => (mount.at(Stage::Sys)?, false),
+    };
+    attach(&sys, &setup.root.sys).at(Stage::Sys)?;
+    for path in MASKED_SYS {
+        mask(setup, sys.as_fd(), path).at(Stage::MaskSys)?;
+    }
+    for path in &setup.masked_sys {
+        mask(setup, sys.as_fd(), path).at(Stage::MaskSys)?;
+    }
+    if of_host {
+        mask(setup, sys.as_fd(), c"fs/cgroup").at(Stage::MaskSys)?;
+    }
+    Ok(())
+}
+
+/// Covers a file with the null device, a directory with an empty one. What is not there needs no cover.
+fn mask(setup: &Setup<'_>, directory: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    let target = match open_path(directory, path) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        target => target?,
+    };
+    let is_directory = FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode) == FileType::Directory;
+    let cover = match (is_directory, setup.fittings.nodes) {
+        (true, _) => clone_mount(&setup.fittings.tmpfs, c"empty", OpenTreeFlags::empty())?,
+        (false, Nodes::Own) => clone_mount(&setup.fittings.tmpfs, c"dev/null", OpenTreeFlags::empty())?,
+        (false, Nodes::Host) => clone_mount(CWD, c"/dev/null", OpenTreeFlags::empty())?,
+    };
+    sys::mount_setattr(&cover, MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
+    attach(cover, target)
+}
+
+fn lay_files(setup: &Setup<'_>) -> Result<(), Failure> {
+    let files = setup.fittings.files.iter().zip(&setup.root.files).zip(&setup.file_attributes);
+    for ((name, target), attributes) in files {
+        let mount = clone_mount(&setup.fittings.tmpfs, name, OpenTreeFlags::empty()).at(Stage::Overlaid)?;
+        sys::mount_setattr(&mount, *attributes, false).at(Stage::Overlaid)?;
+        attach(mount, target).at(Stage::Overlaid)?;
+    }
+    Ok(())
+}
+
+/// Makes the new root `/` and takes the old one out of the namespace altogether.
+fn pivot(setup: &Setup<'_>) -> Result<(), Failure> {
+    rustix::process::fchdir(&setup.root.mount).at(Stage::PivotRoot)?;
+    rustix::process::pivot_root(c".", c".").at(Stage::PivotRoot)?;
+    // The old root now lies on top of the new one, at the same place.
+    rustix::mount::unmount(c".", UnmountFlags::DETACH).at(Stage::PivotRoot)?;
+    rustix::process::chdir(c"/").at(Stage::PivotRoot)
+}
+
+/// Reaps until the process of the plan has ended; the end of this one then ends all that are left.
+fn supervise(setup: &Setup<'_>, main: rustix::process::Pid) -> i32 {
+    let report = raw(&setup.report);
+    if report > 0 {
+        let _ = sys::close_range(0, report - 1);
+    }
+    // With a descriptor left open the output of the process would never end; but the kernel refuses this only for
+    // arguments that are not in order.
+    let _ = sys::close_range(report + 1, u32::MAX);
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == main => {
+                ended(status).send(&setup.report);
+                return 0;
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return 1,
+        }
+    }
+}
+
+fn ended(status: WaitStatus) -> Report {
+    match (status.exit_status(), status.terminating_signal()) {
+        (_, Some(signal)) => Report::Signaled(signal),
+        (code, None) => Report::Exited(code.unwrap_or(0)),
+    }
+}
+
+/// The process of the plan.
+fn second(setup: &Setup<'_>, stdin: &OwnedFd) -> i32 {
+    let Err(Failure(report)) = become_the_process(setup, stdin);
+    report.send(&setup.report);
+    1
+}
+
+fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, Failure> {
+    rustix::process::setsid().at(Stage::Session)?;
+    match sys::join_new_session_keyring() {
+        // A kernel without keyrings, or a policy around Strata that keeps everyone inside from using any.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+        result => result.at(Stage::Keyring)?,
+    }
+    connect(setup, stdin).at(Stage::StandardOutput)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::chdir(&*setup.cwd).at(Stage::WorkingDirectory)?;
+    super::privilege::limit_bounding_set(setup.capabilities).at(Stage::BoundingSet)?;
+    // Needs a capability that the process is about to lose. Everything after this is on the list.
+    sys::seccomp(setup.filter).at(Stage::Seccomp)?;
+    if let Some(groups) = &setup.groups {
+        rustix::thread::set_thread_groups(groups).at(Stage::Groups)?;
+    }
+    let (uid, gid) = (Uid::from_raw(setup.uid), Gid::from_raw(setup.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).at(Stage::User)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).at(Stage::User)?;
+    super::privilege::set_capabilities(setup.uid, setup.capabilities).at(Stage::Capabilities)?;
+    sys::close_on_exec_from(3).at(Stage::Descriptors)?;
+    sys::unblock_signals().at(Stage::Signals)?;
+    Err(Failure(execute(setup)))
+}
+
+/// Makes the standard streams those of the process, and its user their owner, so that it can open `/dev/stdout` anew.
+fn connect(setup: &Setup<'_>, stdin: &OwnedFd) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(setup.uid), Gid::from_raw(setup.gid));
+    for stream in [&setup.stdout, &setup.stderr] {
+        match rustix::fs::fchown(stream, Some(uid), Some(gid)) {
+            // An id that is not mapped is reported where the process is to take it on.
+            Err(Errno::INVAL | Errno::PERM) => {}
+            result => result?,
+        }
+    }
+    // None of these three has a number below 3: those were open when they were made.
+    sys::duplicate_onto(stdin, 0)?;
+    sys::duplicate_onto(&setup.stdout, 1)?;
+    sys::duplicate_onto(&setup.stderr, 2)
+}
+
+/// Tries the candidates as a search of `PATH` does; gives the failure that counts.
+fn execute(setup: &Setup<'_>) -> Report {
+    let failed = |candidate: Option<usize>, errno| Report::Failed { stage: Stage::Execute, errno, candidate };
+    let mut refused = None;
+    for (number, path) in setup.candidates.iter().enumerate() {
+        let errno = sys::execve(path, &setup.arguments, &setup.environment).raw_os_error().unwrap_or(0);
+        let exists = || rustix::fs::statat(CWD, &**path, AtFlags::empty()).is_ok();
+        match errno {
+            libc::ENOENT if exists() => return failed(Some(number), errno),
+            libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG => {}
+            libc::EACCES => refused = refused.or(Some(number)),
+            _ => return failed(Some(number), errno),
+        }
+    }
+    match refused {
+        Some(number) => failed(Some(number), libc::EACCES),
+        None => failed(None, libc::ENOENT),
+    }
+}
+
+fn open_path(directory: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(directory, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn raw(fd: &OwnedFd) -> u32 {
+    fd.as_raw_fd().unsigned_abs()
+}

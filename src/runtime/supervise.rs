@@ -1,0 +1,161 @@
+//! The parent's side of a run: from `clone3` to the last byte of output.
+//!
+//! Takes a [`Setup`], gives how the processes ended. Streams what they write as it arrives, in full, and reaps the first process on
+//! every path, panics in the caller's callback included.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::cancel::{Cancel, kill};
+use super::init::{Setup, first};
+use super::report::Report;
+use super::sys::{self, EndSignal, Namespaces, SignalsBlocked};
+use super::{Error, OutputStream};
+
+/// Receives output as it arrives.
+pub(super) type Output<'a> = &'a (dyn Fn(OutputStream, &[u8]) + Sync);
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    /// What the sandbox reported; nothing if it was killed before it could.
+    pub report: Option<Report>,
+    /// The signal that ended the first process, if one did.
+    pub signal: Option<i32>,
+    /// Processor time of all processes.
+    pub cpu: Duration,
+}
+
+/// The reading ends of a sandbox's pipes.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    report: OwnedFd,
+}
+
+/// The writing ends.
+#[derive(Debug)]
+pub(super) struct PipeWriters {
+    /// For standard output.
+    pub stdout: OwnedFd,
+    /// For standard error.
+    pub stderr: OwnedFd,
+    /// For the report.
+    pub report: OwnedFd,
+    /// The parent's end of the report, for the child to close.
+    pub report_reader: OwnedFd,
+}
+
+impl Pipes {
+    /// Makes three pipes.
+    pub(super) fn new() -> Result<(Self, PipeWriters), Error> {
+        let make = || -> io::Result<_> {
+            let pipe = || pipe_with(PipeFlags::CLOEXEC);
+            let ((stdout, out), (stderr, err), (report, report_writer)) = (pipe()?, pipe()?, pipe()?);
+            for reader in [&stdout, &stderr, &report] {
+                // This is a flag of the reading end alone: the process sees ordinary pipes.
+                rustix::fs::fcntl_setfl(reader, OFlags::NONBLOCK)?;
+            }
+            let report_reader = rustix::io::fcntl_dupfd_cloexec(&report, 3)?;
+            let writers = PipeWriters { stdout: out, stderr: err, report: report_writer, report_reader };
+            Ok((Self { stdout, stderr, report }, writers))
+        };
+        make().map_err(|source| Error::Supervise { action: "make pipes for", source })
+    }
+}
+
+/// Starts the sandbox and stays with it to the end.
+pub(super) fn run(
+    namespaces: Namespaces,
+    setup: Setup<'_>,
+    pipes: &Pipes,
+    output: Output<'_>,
+    cancel: &Cancel,
+) -> Result<Ended, Error> {
+    let child = {
+        let _blocked = SignalsBlocked::new().map_err(|source| Error::Start { source })?;
+        let cloned = sys::clone3(namespaces, EndSignal::None, || first(&setup));
+        Child { pidfd: Arc::new(cloned.map_err(|source| Error::Start { source })?.pidfd), reaped: false }
+    };
+    // The writing ends are in there: without this the pipes would never end.
+    drop(setup);
+    let registration = cancel.register(Arc::clone(&child.pidfd));
+    stream(pipes, &child.pidfd, output)?;
+    drop(registration);
+    let ended = child.reap()?;
+    Ok(Ended { report: Report::receive(&pipes.report), signal: ended.signal, cpu: ended.cpu })
+}
+
+/// Hands on output until the first process has ended, and with it all others, and what they left in the pipes.
+fn stream(pipes: &Pipes, pidfd: &OwnedFd, output: Output<'_>) -> Result<(), Error> {
+    let mut buffer = vec![0_u8; 65536];
+    let mut open = [Some((OutputStream::Stdout, &pipes.stdout)), Some((OutputStream::Stderr, &pipes.stderr))];
+    let mut running = true;
+    while running {
+        let mut polled = vec![PollFd::new(pidfd, PollFlags::IN)];
+        polled.extend(open.iter().flatten().map(|(_, pipe)| PollFd::new(*pipe, PollFlags::IN)));
+        match poll(&mut polled, None) {
+            Err(Errno::INTR) => continue,
+            result => result.map_err(|source| supervise("wait for", source.into()))?,
+        };
+        // Looked at before the pipes are read: what is in them once nobody is left to write is all there will be.
+        running = polled.first().is_some_and(|first| first.revents().is_empty());
+        for slot in &mut open {
+            if let Some((stream, pipe)) = *slot
+                && drain(pipe, stream, &mut buffer, output)?
+            {
+                *slot = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads all that is in the pipe now; whether its end was reached.
+fn drain(pipe: &OwnedFd, stream: OutputStream, buffer: &mut [u8], output: Output<'_>) -> Result<bool, Error> {
+    loop {
+        match rustix::io::read(pipe, &mut *buffer) {
+            Ok(0) => return Ok(true),
+            Ok(length) => output(stream, buffer.get(..length).unwrap_or_default()),
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(source) => return Err(supervise("read the output of", source.into())),
+        }
+    }
+}
+
+fn supervise(action: &'static str, source: io::Error) -> Error {
+    Error::Supervise { action, source }
+}
+
+/// The first process of a sandbox. Killed and reaped when dropped.
+#[derive(Debug)]
+struct Child {
+    pidfd: Arc<OwnedFd>,
+    reaped: bool,
+}
+
+impl Child {
+    fn reap(mut self) -> Result<sys::Ended, Error> {
+        self.reaped = true;
+        sys::wait(&*self.pidfd).map_err(|source| supervise("wait for", source))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.reaped {
+            kill(&self.pidfd);
+            // On this path another error or a panic is on its way already.
+            let _ = sys::wait(&*self.pidfd);
+        }
+    }
+}
