@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{self, BaseImage, Bases, layers::Layers};
-use crate::context::{self, Context, ignore::Ignore};
+use crate::context::{self, Context};
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
 use crate::digest::{ContentId, Digest};
 use crate::execute::Executor;
@@ -286,7 +286,7 @@ fn open_contexts(graph: &Graph, request: &Request, recipe_path: &Path, place: &W
     });
     let mut contexts = BTreeMap::new();
     for name in used.collect::<BTreeSet<_>>() {
-        let ignore = Ignore::of(Some(recipe_path), &request.context)?;
+        let ignore = context::ignore_patterns(&request.context, Some(recipe_path))?;
         let place_of_index = ContentId::from(blake3::hash(std::path::absolute(&request.context).unwrap_or_default().as_os_str().as_encoded_bytes()));
         let index = place.store.context_index_path(&place_of_index);
         contexts.insert(name, Context::open(&request.context, ignore, Some(index))?);

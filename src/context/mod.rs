@@ -60,6 +60,9 @@ pub enum Error {
         /// The path in it.
         path: PathBuf,
     },
+    /// The ignore file has a pattern that is not valid.
+    #[error(transparent)]
+    Ignore(#[from] ignore::Error),
     /// The stat index cannot be written.
     #[error("cannot save the stat index {}", path.display())]
     SaveIndex {
@@ -69,6 +72,19 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// The ignore patterns of a context: those of the file that [`ignore::locate`] finds, or none.
+///
+/// # Errors
+/// The file cannot be read, or has a pattern that is not valid.
+pub fn ignore_patterns(context: &Path, dockerfile: Option<&Path>) -> Result<Ignore, Error> {
+    let fail = |path: &Path, source| Error::Read { root: context.to_owned(), path: path.to_owned(), source };
+    let located = ignore::locate(dockerfile, context).map_err(|source| fail(Path::new(".dockerignore"), source))?;
+    let Some(path) = located else { return Ok(Ignore::default()) };
+    let text = std::fs::read(&path).map_err(|source| fail(&path, source))?;
+    let name = path.strip_prefix(context).unwrap_or(&path).to_string_lossy();
+    Ok(Ignore::parse(&name, &text)?)
 }
 
 /// A build context on disk, as it is seen by one build.

@@ -358,6 +358,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether no host that could have the answer was reached at all.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::UnknownHost { .. } | Self::Connect { .. } | Self::Proxy { .. })
+    }
+
     /// Whether the same request may do better in a moment.
     pub(super) fn is_transient(&self) -> bool {
         use Error::{Interrupted, RateLimited, Timeout, Unavailable};

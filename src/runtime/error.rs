@@ -139,6 +139,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether this machine is the cause, and not what the image holds or the caller asked for.
+    #[must_use]
+    pub fn is_environment(&self) -> bool {
+        !matches!(
+            self,
+            Self::Plan { .. }
+                | Self::TooManyLayers { .. }
+                | Self::Target { .. }
+                | Self::WorkingDirectory { .. }
+                | Self::ProgramNotFound { .. }
+                | Self::InterpreterNotFound { .. }
+                | Self::NotExecutable { .. }
+        )
+    }
+}
+
+impl Error {
     /// The exit status that a shell would give for this: 127 for what is not there, 126 for what cannot be run.
     #[must_use]
     pub fn exit_status(&self) -> Option<i32> {
