@@ -14,13 +14,13 @@ use crate::registry::{free_address, run, shared};
 use crate::skip::{is_root, skip};
 use crate::workspace::{Finished, Workspace};
 
-/// Builds a recipe that must fail with this code and these texts, and checks what is left.
+/// Builds a recipe that must fail with one of these codes and with these texts, and checks what is left.
 #[track_caller]
-fn fails_cleanly(recipe: &str, arguments: &[&str], code: i32, needles: &[&str]) -> Finished {
+fn fails_cleanly(recipe: &str, codes: &[i32], needles: &[&str]) -> Finished {
     let workspace = Workspace::new();
     workspace.dockerfile(recipe);
     let output = workspace.layout_output("image");
-    let finished = workspace.build([&["-t", "never", &output], arguments].concat()).run().fails(code, needles);
+    let finished = workspace.build(["-t", "never", &output]).run().fails_with_any(codes, needles);
     assert_clean(&workspace, &finished);
     finished
 }
@@ -40,31 +40,31 @@ fn assert_clean(workspace: &Workspace, finished: &Finished) {
 fn a_registry_that_is_down() {
     let address = free_address();
     let recipe = format!("FROM {address}/down/image\nRUN true\n");
-    fails_cleanly(&recipe, &[], 1, &[&address, "Dockerfile:1"]);
+    fails_cleanly(&recipe, &[3], &[&address, "Dockerfile:1"]);
 }
 
 #[test]
 fn a_host_that_does_not_exist() {
-    fails_cleanly("FROM registry.invalid/image\nRUN true\n", &[], 1, &["registry.invalid", "Dockerfile:1"]);
+    fails_cleanly("FROM registry.invalid/image\nRUN true\n", &[3], &["registry.invalid", "Dockerfile:1"]);
 }
 
 #[test]
 fn a_tag_that_the_registry_lacks() {
     let name = format!("{}:no-such-tag", shared().image("busybox"));
-    fails_cleanly(&format!("# a comment\nFROM {name}\nRUN true\n"), &[], 1, &[&name, "Dockerfile:2"]);
+    fails_cleanly(&format!("# a comment\nFROM {name}\nRUN true\n"), &[1], &[&name, "Dockerfile:2"]);
 }
 
 #[test]
 fn a_repository_that_the_registry_lacks() {
     let name = format!("{}/no/such/image", shared().address());
-    fails_cleanly(&format!("FROM {name}\nRUN true\n"), &[], 1, &[&name, "Dockerfile:1"]);
+    fails_cleanly(&format!("FROM {name}\nRUN true\n"), &[1], &[&name, "Dockerfile:1"]);
 }
 
 #[test]
 fn a_digest_that_the_registry_lacks() {
     let digest = format!("sha256:{}", "5".repeat(64));
     let name = format!("{}@{digest}", shared().image("busybox"));
-    fails_cleanly(&format!("FROM {name}\nRUN true\n"), &[], 1, &[&digest, "Dockerfile:1"]);
+    fails_cleanly(&format!("FROM {name}\nRUN true\n"), &[1], &[&digest, "Dockerfile:1"]);
 }
 
 #[test]
@@ -81,7 +81,9 @@ fn registries_that_send_wrong_bytes() {
     ] {
         let registry = LyingRegistry::start(&shared().layout("busybox"), lie);
         let name = format!("{}@{}", registry.image(), base.digest);
-        let finished = fails_cleanly(&format!("FROM {name}\nRUN touch /x\n"), &[], 1, &["Dockerfile:1"]);
+        // A connection that ends early may be the network's doing.
+        let codes: &[i32] = if lie == Lie::LayerCut { &[1, 3] } else { &[1] };
+        let finished = fails_cleanly(&format!("FROM {name}\nRUN touch /x\n"), codes, &["Dockerfile:1"]);
         // The digest may be shortened for people.
         assert!(finished.stderr.contains(&needle[..19]), "{lie:?}: expected {needle}\n{}", finished.describe());
     }
@@ -90,7 +92,7 @@ fn registries_that_send_wrong_bytes() {
 #[test]
 fn a_manifest_that_is_a_web_page() {
     let registry = LyingRegistry::start(&shared().layout("busybox"), Lie::NotJson);
-    fails_cleanly(&format!("FROM {}\nRUN true\n", registry.image()), &[], 1, &[&registry.image(), "Dockerfile:1"]);
+    fails_cleanly(&format!("FROM {}\nRUN true\n", registry.image()), &[1], &[&registry.image(), "Dockerfile:1"]);
 }
 
 #[test]
@@ -110,7 +112,7 @@ fn a_registry_that_is_out_of_order_or_speaks_in_riddles() {
     for (lie, needle) in [(Lie::ServerError, "500"), (Lie::Unauthorized, "401")] {
         let registry = LyingRegistry::start(&shared().layout("busybox"), lie);
         let recipe = format!("FROM {}\nRUN true\n", registry.image());
-        let finished = fails_cleanly(&recipe, &[], 1, &["Dockerfile:1"]);
+        let finished = fails_cleanly(&recipe, &[1, 3], &["Dockerfile:1"]);
         let named = finished.stderr.contains(needle) || finished.stderr.to_lowercase().contains("auth");
         assert!(named, "expected {needle}\n{}", finished.describe());
     }

@@ -371,7 +371,14 @@ impl Finished {
     /// on a line of its own and without a panic.
     #[track_caller]
     pub(crate) fn fails(self, code: i32, needles: &[&str]) -> Self {
-        assert_eq!(self.code(), Some(code), "expected exit code {code}\n{}", self.describe());
+        self.fails_with_any(&[code], needles)
+    }
+
+    /// Like [`Self::fails`], where what the machine or the network does decides between several codes.
+    #[track_caller]
+    pub(crate) fn fails_with_any(self, codes: &[i32], needles: &[&str]) -> Self {
+        let code = self.code();
+        assert!(code.is_some_and(|code| codes.contains(&code)), "expected exit code {codes:?}\n{}", self.describe());
         let has_error = self.stderr.lines().any(|line| line.starts_with("error:") || line.starts_with("error["));
         assert!(has_error, "expected a line that starts with `error:`\n{}", self.describe());
         assert!(!self.stderr.contains("panicked at"), "expected no panic\n{}", self.describe());
