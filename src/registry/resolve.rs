@@ -364,6 +364,8 @@ impl Search<'_> {
     }
 
     fn malformed(&self, host: &str, item: Item, reason: String) -> Error {
+        // The parser quotes the document, which may say anything at any length.
+        let reason = reason.chars().filter(|c| !c.is_control()).take(300).collect();
         Error::Malformed { host: host.to_owned(), target: self.target(item), reason }
     }
 }
@@ -378,6 +380,7 @@ enum Unread {
 
 /// As much of a document as tells what it is.
 #[derive(Deserialize)]
+#[serde(expecting = "a manifest or an index")]
 struct Shape {
     #[serde(rename = "schemaVersion")]
     schema_version: Option<u32>,
