@@ -33,7 +33,9 @@ fn variable(name: &str) -> String {
 fn inner() {
     let mut settings = settings();
     let registry = crate::settings::Registry { insecure: true, ..Default::default() };
-    settings.registries.insert("192.0.2.1:5000".parse().unwrap(), registry);
+    for host in ["192.0.2.1:5000", "192.0.2.2:5000"] {
+        settings.registries.insert(host.parse().unwrap(), registry.clone());
+    }
     let auth = variable("TEST_AUTH");
     let files = if auth.is_empty() { CredentialFiles::none() } else { CredentialFiles::only(auth.as_ref()) };
     let client = Client::new(settings, files);
@@ -78,8 +80,10 @@ fn proxies_are_used_but_not_for_this_machine() {
     repository.image("1", "linux/amd64", &[b"x"]);
     let direct = repository.serve();
     // Once the tunnel stands, the proxy plays the registry at its other end. It knows no TLS.
-    let proxy = Server::start(move |request, _| match request.method.as_str() {
-        "CONNECT" => Answer::new(200, ""),
+    let here = direct.host();
+    let proxy = Server::start(move |request, _| match (request.method.as_str(), request.header("host")) {
+        ("CONNECT", _) => Answer::new(200, ""),
+        (_, Some("192.0.2.2:5000")) => Answer::new(307, "").with("Location", format!("http://{here}{}", request.path)),
         _ => repository.answer(request),
     });
     let address = format!("http://{}", proxy.host());
@@ -88,4 +92,8 @@ fn proxies_are_used_but_not_for_this_machine() {
     let (text, _) = run_inner("inner", &[("HTTPS_PROXY", &address), ("TEST_HOST", "192.0.2.1:5000")]);
     assert!(text.contains("RESOLVED"), "{text}");
     assert_eq!(proxy.lines()[0], "CONNECT 192.0.2.1:5000");
+
+    let before = direct.log().len();
+    let (text, _) = run_inner("inner", &[("HTTPS_PROXY", &address), ("TEST_HOST", "192.0.2.2:5000")]);
+    assert!(text.contains("it leads to this machine") && direct.log().len() == before, "{text}");
 }
