@@ -440,7 +440,7 @@ fn refusal(login: Option<&LoginOrigin>, target: &Target) -> String {
     let registry = &target.registry;
     match login {
         None => format!(
-            "either it does not exist, or it needs credentials and none were found (`docker login {registry}` stores them)"
+            "either it does not exist, or it needs credentials and none were sent (`docker login {registry}` stores them)"
         ),
         Some(LoginOrigin { path, helper: None }) => {
             format!("either it does not exist, or the credentials in {} do not allow it", path.display())
