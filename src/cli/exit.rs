@@ -127,7 +127,7 @@ fn is_about_this_machine(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<store::Error>()
-            || error.downcast_ref::<registry::Error>().is_some_and(registry::Error::is_unreachable)
+            || error.downcast_ref::<registry::Error>().is_some_and(registry::Error::is_about_the_network)
             || error.downcast_ref::<base::Error>().is_some_and(|error| matches!(error, base::Error::Store(_)))
             || error.downcast_ref::<execute::Error>().is_some_and(execute::Error::is_environment)
         {

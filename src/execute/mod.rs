@@ -7,11 +7,11 @@ pub mod copy;
 pub mod mkdir;
 pub mod owner;
 mod run;
+pub mod stage;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::{self, Bases, layers::Layers};
 use crate::context::ignore::PatternRef;
@@ -234,7 +234,7 @@ impl Executor<'_> {
         let owner = op.chown.as_deref().map(|spec| owner::for_files(spec, &root)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner, self.now())?;
+        copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
         self.publish(&tree, key, op.epoch)
     }
 
@@ -242,7 +242,8 @@ impl Executor<'_> {
         let root = self.view(parent)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        mkdir::mkdir(op, &root, &tree, self.xattr(), self.now())?;
+        let owner = owner::for_files(&op.user, &root)?;
+        mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
         self.publish(&tree, key, op.epoch)
     }
 
@@ -258,11 +259,6 @@ impl Executor<'_> {
         };
         self.store.publish_layer(&measured.diff_id, tree, meta)?;
         Ok(measured.diff_id)
-    }
-
-    fn now(&self) -> (i64, u32) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn run(executor: &Executor<'_>, op: &RunOp, key: &Key, parent: &Chain
         work: scratch.dir("work")?,
         userxattr: executor.xattr() == OverlayXattr::User,
         argv: op.argv.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?,
-        env: environment(op, &user.home)?,
+        env: environment(op, user.home.as_deref().unwrap_or("/"))?,
         cwd: PathBuf::from(&op.workdir),
         identity: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
         hostname: HOSTNAME.to_owned(),

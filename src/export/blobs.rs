@@ -62,18 +62,28 @@ pub fn plain(store: &Store, layer: DiffId) -> Result<Descriptor, Error> {
 /// See [`Error`].
 pub fn compressed(layers: &Layers<'_>, reporter: &Reporter, layer: DiffId, compression: Compression) -> Result<Descriptor, Error> {
     let store = layers.store;
-    let format = compression.format();
+    let format = form_name(compression);
     let stored = stored(store, layer)?;
     let known = stored.meta.form(&format);
     if let Some(form) = known.filter(|form| store.blob_path(&form.descriptor.digest).is_some()) {
         return Ok(form.descriptor.clone());
     }
-    let task = reporter.start(&format!("export layer {} ({})", &layer.to_string()[..19], compression.name()));
+    let task = reporter.start(&format!("export layer {} as {format}", &layer.to_string()[..19]));
     let written = write(layers, &stored, layer, compression);
     task.finish(written.as_ref().err().map(ToString::to_string));
     let descriptor = written?;
     store.add_form(&layer, Form { format, descriptor: descriptor.clone() })?;
     Ok(descriptor)
+}
+
+/// What the store remembers a form by: everything that decides its bytes.
+fn form_name(compression: Compression) -> String {
+    let version = compression.format();
+    match compression {
+        Compression::None => "tar".to_owned(),
+        Compression::Gzip { level } => format!("gzip-{version}-{level}"),
+        Compression::Zstd { level } => format!("zstd-{version}-{level}"),
+    }
 }
 
 fn stored(store: &Store, layer: DiffId) -> Result<StoredLayer, Error> {
@@ -91,5 +101,6 @@ fn write(layers: &Layers<'_>, stored: &StoredLayer, layer: DiffId, compression: 
     let mut blob = encoder.finish().map_err(|source| Error::Compress { layer, source })?;
     blob.flush().map_err(|source| Error::Compress { layer, source })?;
     let (digest, size) = blob.commit(None)?;
-    Ok(Descriptor::new(compression.media_type(), digest, size))
+    let media_type = format!("{}{}", media_type::LAYER, compression.media_type_suffix());
+    Ok(Descriptor::new(&media_type, digest, size))
 }

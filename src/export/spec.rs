@@ -129,8 +129,8 @@ fn parse_compression(name: &str, level: Option<&str>) -> Result<Compression, Par
         }),
     };
     match name {
-        "gzip" => Ok(Compression::Gzip { level: in_range(1..=12, 6, "1 to 12")?.into() }),
-        "zstd" => Ok(Compression::Zstd { level: in_range(1..=22, 3, "1 to 22")?.into() }),
+        "gzip" => Ok(Compression::Gzip { level: in_range(1..=12, 6, "1 to 12")? }),
+        "zstd" => Ok(Compression::Zstd { level: in_range(1..=22, 3, "1 to 22")? }),
         "uncompressed" if level.is_some() => Err(ParseError::Value {
             option: "compression-level",
             value: level.unwrap_or_default().to_owned(),

@@ -72,6 +72,17 @@ pub enum LeftOut {
     },
 }
 
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device { entry } => write!(f, "the device {} cannot be made by this user and is left out", entry.display()),
+            Self::Attribute { entry, name } => {
+                write!(f, "the attribute {} of {} cannot be set here and is left out", name.display(), entry.display())
+            }
+        }
+    }
+}
+
 /// Why a layer could not be unpacked. Entries are named as the archive names them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

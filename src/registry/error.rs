@@ -358,9 +358,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether no host that could have the answer was reached at all.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::UnknownHost { .. } | Self::Connect { .. } | Self::Proxy { .. })
+    /// Whether no host that could have the answer was reached: the network's doing, or that of whoever set it up.
+    pub fn is_about_the_network(&self) -> bool {
+        self.is_unreachable() || matches!(self, Self::UnknownHost { .. } | Self::Proxy { .. })
     }
 
     /// Whether the same request may do better in a moment.
