@@ -1,1 +1,6 @@
 //! One node of the graph becomes one layer.
+
+pub mod copy;
+pub mod mkdir;
+pub mod owner;
+mod stage;
