@@ -1,0 +1,294 @@
+//! Makes an overlay's upper directory into a layer's: what the overlay recorded becomes what an image needs.
+//!
+//! Takes an upper directory whose overlay is no longer mounted, and the layers that were below it. Changes the upper
+//! directory in place:
+//!
+//! - What equals the lower layers' in kind, content, mode, owner, time and attributes goes: a file that was copied up
+//!   by a `chown` to its own owner, a directory that was copied up for such a file. Times must be equal to the
+//!   nanosecond, so nobody can tell. A file with several names stays, because which names share it can be told.
+//! - Whiteouts that hide nothing go, also those in directories that are opaque. The opaque mark goes where there is
+//!   nothing to hide: the kernel puts it on every directory that it makes.
+//! - The overlay's own records go. Those that say that content is elsewhere (`redirect`, `metacopy`) are an error:
+//!   the overlay was mounted in a way that layers cannot be made from.
+//! - Sockets go, as they would from an archive; one that stands in the place of a lower file leaves a whiteout.
+//!
+//! Directories keep their times through all of it.
+
+use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::vec;
+
+use rustix::fs::{AtFlags, FileType, Mode, Stat, Timespec, Timestamps, UTIME_OMIT};
+
+use super::OverlayXattr;
+use super::inode::{self, Child, ChildKind};
+use super::tree::{Entry, Kind, Tree};
+use super::view::View;
+use super::xattr::{self, At, Attributes, record_name};
+
+/// How many bytes of two files are compared at once.
+const PIECE: usize = 256 << 10;
+
+/// Why an upper directory could not be made into a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading or changing the upper directory failed.
+    #[error("cannot make a layer of {path:?}")]
+    Upper {
+        /// The path in the upper directory; empty for its root.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Reading the lower layers failed.
+    #[error("cannot compare {path:?} with the layers below")]
+    Lower {
+        /// The path in the layers; empty for their root.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The overlay keeps the content of a file or the children of a directory elsewhere.
+    #[error("{path:?} is not whole: it has the overlay's record {record:?}; mount with metacopy and redirect_dir off")]
+    OverlayRecord {
+        /// The path in the upper directory.
+        path: PathBuf,
+        /// The record's name after the prefix.
+        record: String,
+    },
+}
+
+/// Makes the overlay's upper directory `upper` into a layer on `lowers` (topmost first).
+///
+/// # Errors
+/// Anything that cannot be read or changed, with its path. The upper directory is then half done and may be tidied
+/// again.
+pub fn tidy(upper: &Path, lowers: &[PathBuf], xattr: OverlayXattr) -> Result<(), Error> {
+    let lower = View::over(lowers, xattr).map_err(|source| Error::Lower { path: PathBuf::new(), source })?;
+    let mut tidying = Tidying { lower, xattr, path: PathBuf::new() };
+    let root = inode::open_root(upper).map_err(|error| tidying.failed(error))?;
+    tidying.walk(root)
+}
+
+struct Tidying {
+    lower: View,
+    xattr: OverlayXattr,
+    /// What is being looked at, relative to the upper directory.
+    path: PathBuf,
+}
+
+/// A directory that is being tidied. The walk keeps these itself: a step can nest directories deeper than any stack.
+struct Open {
+    directory: OwnedFd,
+    /// Its metadata before anything was changed.
+    stat: Stat,
+    attributes: Attributes,
+    is_opaque: bool,
+    /// Whether nothing of the lower layers shows in it.
+    hides_lower: bool,
+    children: vec::IntoIter<Child>,
+    /// How many children stay.
+    staying: usize,
+    /// Whether something was removed from it, which changed its time.
+    is_touched: bool,
+}
+
+impl Tidying {
+    fn walk(&mut self, root: OwnedFd) -> Result<(), Error> {
+        let mut walk = vec![self.enter(root, false)?];
+        while let Some(open) = walk.last_mut() {
+            let Some(child) = open.children.next() else {
+                let Some(done) = walk.pop() else { break };
+                self.leave(done, walk.last_mut())?;
+                self.path.pop();
+                continue;
+            };
+            self.path.push(OsString::from_vec(child.name.clone()));
+            if child.kind == ChildKind::Directory {
+                let directory =
+                    inode::open_directory(open.directory.as_fd(), &child.name).map_err(|error| self.failed(error))?;
+                let hides_lower = open.hides_lower;
+                walk.push(self.enter(directory, hides_lower)?);
+            } else {
+                if self.stays(open, &child)? {
+                    open.staying += 1;
+                } else {
+                    open.is_touched = true;
+                }
+                self.path.pop();
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins with the directory at the current path. `is_hidden` says that what lower layers have there does not
+    /// show.
+    fn enter(&mut self, directory: OwnedFd, is_hidden: bool) -> Result<Open, Error> {
+        let stat = rustix::fs::fstat(&directory).map_err(|error| self.failed(error))?;
+        let at = At::Descriptor(directory.as_fd());
+        let attributes = self.strip(at)?;
+        let mut is_opaque = false;
+        if attributes.has_record(b"opaque") {
+            is_opaque = at.is_opaque(self.xattr).map_err(|error| self.failed(error))?;
+            if !is_opaque {
+                // Any other value says that whiteouts in this directory are kept in attributes.
+                return Err(Error::OverlayRecord { path: self.path.clone(), record: "opaque".to_owned() });
+            }
+            if is_hidden || !self.lower_has_names()? {
+                at.remove(&record_name(self.xattr, b"opaque")).map_err(|error| self.failed(error))?;
+                is_opaque = false;
+            }
+        }
+        let children = inode::list(directory.as_fd()).map_err(|error| self.failed(error))?.into_iter();
+        let hides_lower = is_hidden || is_opaque;
+        Ok(Open { directory, stat, attributes, is_opaque, hides_lower, children, staying: 0, is_touched: false })
+    }
+
+    /// Whether lower layers show a directory here that is not empty.
+    fn lower_has_names(&self) -> Result<bool, Error> {
+        match self.lower_entry()? {
+            Some(Entry { kind: Kind::Directory, .. }) => {
+                let names = self.lower.names(&self.path).map_err(|source| self.lower_failed(source))?;
+                Ok(!names.is_empty())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Ends with a directory: it goes if nothing is left that it would change.
+    fn leave(&self, done: Open, parent: Option<&mut Open>) -> Result<(), Error> {
+        if done.is_touched {
+            let before = Timespec { tv_sec: done.stat.st_mtime, tv_nsec: inode::mtime(&done.stat).1.into() };
+            let keep = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+            let times = Timestamps { last_access: keep, last_modification: before };
+            rustix::fs::futimens(&done.directory, &times).map_err(|error| self.failed(error))?;
+        }
+        let (Some(parent), Some(name)) = (parent, self.path.file_name()) else { return Ok(()) };
+        let is_superfluous = done.staying == 0
+            && !done.is_opaque
+            && !parent.hides_lower
+            && self.equals_lower(&done.stat, &done.attributes, done.directory.as_fd(), b"")?;
+        if is_superfluous {
+            rustix::fs::unlinkat(&parent.directory, name, AtFlags::REMOVEDIR).map_err(|error| self.failed(error))?;
+            parent.is_touched = true;
+        } else {
+            parent.staying += 1;
+        }
+        Ok(())
+    }
+
+    /// Tidies a child that is no directory, and says whether it stays as it is.
+    fn stays(&self, open: &mut Open, child: &Child) -> Result<bool, Error> {
+        let (parent, name) = (open.directory.as_fd(), child.name.as_slice());
+        let stays = match child.kind {
+            ChildKind::Whiteout => self.shows_lower(open)?,
+            ChildKind::Socket => {
+                if self.shows_lower(open)? {
+                    self.replace_with_whiteout(parent, name)?;
+                    open.is_touched = true;
+                    return Ok(true);
+                }
+                false
+            }
+            _ => {
+                let through = xattr::path_in(parent, name);
+                let attributes = self.strip(At::Path(&through))?;
+                let stat = inode::stat(parent, name).map_err(|error| self.failed(error))?;
+                open.hides_lower || stat.st_nlink > 1 || !self.equals_lower(&stat, &attributes, parent, name)?
+            }
+        };
+        if !stays {
+            rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(|error| self.failed(error))?;
+        }
+        Ok(stays)
+    }
+
+    /// Whether lower layers would show something at the current path.
+    fn shows_lower(&self, open: &Open) -> Result<bool, Error> {
+        Ok(!open.hides_lower && self.lower_entry()?.is_some())
+    }
+
+    fn replace_with_whiteout(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
+        rustix::fs::unlinkat(parent, name, AtFlags::empty())
+            .and_then(|()| rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0))
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Removes the overlay's records from an inode, all but `opaque`.
+    fn strip(&self, at: At<'_>) -> Result<Attributes, Error> {
+        let attributes = Attributes::read(at, self.xattr).map_err(|error| self.failed(error))?;
+        if let Some(record) = attributes.misleading_record() {
+            let record = String::from_utf8_lossy(record).into_owned();
+            return Err(Error::OverlayRecord { path: self.path.clone(), record });
+        }
+        for record in attributes.records.iter().filter(|record| *record != b"opaque") {
+            at.remove(&record_name(self.xattr, record)).map_err(|error| self.failed(error))?;
+        }
+        Ok(attributes)
+    }
+
+    /// Whether an inode of the upper directory is what lower layers have at the current path. The cheap differences
+    /// come first; content is read only if everything else is equal.
+    fn equals_lower(
+        &self,
+        stat: &Stat,
+        attributes: &Attributes,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<bool, Error> {
+        let Some(lower) = self.lower_entry()? else { return Ok(false) };
+        let upper = inode::entry(stat, || inode::link_target(parent, name)).map_err(|error| self.failed(error))?;
+        // Which names share a lower file is not for this inode to say.
+        if (Entry { link_group: None, ..upper.clone() }) != (Entry { link_group: None, ..lower }) {
+            return Ok(false);
+        }
+        let lower_attributes = self.lower.xattrs(&self.path).map_err(|source| self.lower_failed(source))?;
+        let lower_attributes = lower_attributes.iter().map(|(name, value)| (name.as_bytes(), value));
+        if !lower_attributes.eq(attributes.image.iter().map(|(name, value)| (name.as_slice(), value))) {
+            return Ok(false);
+        }
+        match upper.kind {
+            Kind::File { .. } => self.same_content(parent, name),
+            _ => Ok(true),
+        }
+    }
+
+    fn same_content(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Error> {
+        let (upper, _) = inode::open_file(parent, name).map_err(|error| self.failed(error))?;
+        let upper = std::fs::File::from(upper);
+        let lower = self.lower.open(&self.path).map_err(|source| self.lower_failed(source))?;
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        loop {
+            left.clear();
+            right.clear();
+            (&upper).take(PIECE as u64).read_to_end(&mut left).map_err(|error| self.failed(error))?;
+            (&lower).take(PIECE as u64).read_to_end(&mut right).map_err(|source| self.lower_failed(source))?;
+            if left != right {
+                return Ok(false);
+            }
+            if left.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn lower_entry(&self) -> Result<Option<Entry>, Error> {
+        self.lower.entry(&self.path).map_err(|source| self.lower_failed(source))
+    }
+
+    fn failed(&self, error: impl Into<io::Error>) -> Error {
+        Error::Upper { path: self.path.clone(), source: error.into() }
+    }
+
+    fn lower_failed(&self, source: io::Error) -> Error {
+        Error::Lower { path: self.path.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests;
