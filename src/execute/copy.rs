@@ -54,6 +54,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A source is what an overlay takes for the mark of a deleted file, such as a context that is an overlay's own directory has.
+    #[error("cannot copy {}: a character device 0:0 in a layer stands for a deleted file", path.display())]
+    Whiteout {
+        /// Its path in the source.
+        path: PathBuf,
+    },
     /// A directory is to be copied to where something else is.
     #[error("cannot copy a directory to /{}: something that is not a directory is there", path.display())]
     DirectoryOverFile {

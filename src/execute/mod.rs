@@ -3,4 +3,4 @@
 pub mod copy;
 pub mod mkdir;
 pub mod owner;
-mod stage;
+pub mod stage;

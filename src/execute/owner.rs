@@ -135,9 +135,9 @@ pub fn for_process(spec: &str, root: &dyn Tree) -> Result<Owner, Error> {
     let text = passwd.as_deref().unwrap_or_default();
     let entry = if is_number(user) {
         let id = number(user, LARGEST_PROCESS_ID)?;
-        users(text).find(|entry| entry.uid == Some(id)).map_or(Ok((id, 0, None)), |entry| {
-            entry.ids(entry.name).map(|(uid, gid)| (uid, gid, Some(entry)))
-        })?
+        users(text)
+            .find(|entry| entry.uid == Some(id))
+            .map_or(Ok((id, 0, None)), |entry| entry.ids(entry.name).map(|(uid, gid)| (uid, gid, Some(entry))))?
     } else if passwd.is_none() && user == "root" {
         (0, 0, None)
     } else if passwd.is_none() {

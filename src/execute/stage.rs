@@ -214,12 +214,16 @@ impl<'a> Stage<'a> {
 
     /// Follows symbolic links of root and layer; what does not exist yet stays as it is written.
     pub(super) fn resolve(&self, path: &Path) -> Result<PathBuf, Error> {
-        match resolve(&Merged(self), path, Follow::All) {
-            Ok(resolved) => Ok(resolved.path),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                Err(Error::NotADirectory { path: path.strip_prefix("/").unwrap_or(path).to_owned() })
-            }
-            Err(source) => Err(Error::Parent { path: path.to_owned(), source }),
+        self.resolve_in(Path::new(""), path)
+    }
+
+    /// The same as for a process whose root is the directory `root`, itself resolved. The result counts from the real root.
+    pub(super) fn resolve_in(&self, root: &Path, path: &Path) -> Result<PathBuf, Error> {
+        let full = || root.join(path.strip_prefix("/").unwrap_or(path));
+        match resolve(&Merged { stage: self, root }, path, Follow::All) {
+            Ok(resolved) => Ok(root.join(resolved.path)),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Error::NotADirectory { path: full() }),
+            Err(source) => Err(Error::Parent { path: full(), source }),
         }
     }
 
@@ -337,7 +341,8 @@ impl<'a> Stage<'a> {
     pub(super) fn link_now(&mut self, path: &Path, to: &Path) -> Result<(), Error> {
         let Some(leaf) = self.leaf(to).cloned() else { return Ok(()) };
         self.realize_parents(path)?;
-        std::fs::hard_link(self.into.join(to), self.into.join(path)).map_err(write::fail(path, "adding a hard link"))?;
+        std::fs::hard_link(self.into.join(to), self.into.join(path))
+            .map_err(write::fail(path, "adding a hard link"))?;
         self.placed.insert(path.to_owned(), Placed::Leaf(leaf));
         Ok(())
     }
@@ -405,11 +410,14 @@ fn merge_xattrs(meta: &mut Meta, older: Vec<(OsString, Vec<u8>)>) {
 }
 
 /// Layer and root as the one tree in which places are resolved. Only kinds are known of it, and nothing else is asked.
-struct Merged<'a>(&'a Stage<'a>);
+struct Merged<'a> {
+    stage: &'a Stage<'a>,
+    root: &'a Path,
+}
 
 impl Tree for Merged<'_> {
     fn entry(&self, path: &Path) -> io::Result<Option<Entry>> {
-        let kind = self.0.kind(path).map_err(|error| match error {
+        let kind = self.stage.kind(&self.root.join(path)).map_err(|error| match error {
             Error::Parent { source, .. } => source,
             other => io::Error::other(other),
         })?;

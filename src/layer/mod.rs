@@ -12,7 +12,7 @@
 pub mod archive;
 pub mod compress;
 pub mod diff;
-mod entries;
+pub(crate) mod entries;
 mod header;
 mod incoming;
 mod inode;
@@ -22,7 +22,7 @@ mod resolve;
 pub mod tree;
 pub mod unpack;
 pub mod view;
-mod xattr;
+pub(crate) mod xattr;
 
 use crate::digest::DiffId;
 

@@ -159,7 +159,12 @@ mod tests {
             ("ug=rw", 0o007, false, 0o667),
         ] {
             let chmod = Chmod::parse(text).unwrap();
-            assert_eq!(chmod.apply(before, is_directory), after, "{text} on {before:o}: {:o}", chmod.apply(before, is_directory));
+            assert_eq!(
+                chmod.apply(before, is_directory),
+                after,
+                "{text} on {before:o}: {:o}",
+                chmod.apply(before, is_directory)
+            );
         }
     }
 

@@ -155,7 +155,8 @@ impl<'a> Source<'a> {
         if !Glob::has_wildcards(&source.base) && !Glob::has_wildcards(&pattern) {
             source.existing(&Path::new(&source.base).join(&pattern))?;
         }
-        let include = Ignore::from_patterns("--parents", [pattern.as_str()]).map_err(|source| Error::Pattern { source })?;
+        let include =
+            Ignore::from_patterns("--parents", [pattern.as_str()]).map_err(|source| Error::Pattern { source })?;
         Ok(Self { include: Some(include), ..source })
     }
 
@@ -335,6 +336,9 @@ fn drop_idle_parents(items: Vec<Item>) -> Vec<Item> {
 fn complete(item: &mut Item, from: &dyn Tree, counts: Counts) -> Result<(), Error> {
     match &item.origin {
         Origin::Inline(bytes) => item.content = Some(blake3::hash(bytes).into()),
+        Origin::Tree(path) if (item.entry.kind == Kind::CharDevice { device: (0, 0) }) => {
+            return Err(Error::Whiteout { path: path.clone() });
+        }
         Origin::Tree(path) => {
             let fail = |source| Error::Read { path: path.clone(), source };
             item.xattrs = from.xattrs(path).map_err(fail)?;

@@ -6,17 +6,18 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 
 use super::{Body, Error, Leaf, LinkId, Meta, Over, Placed, Stage};
 use crate::digest::ContentId;
-use crate::layer::OverlayXattr;
 use crate::layer::tree::Tree;
+use crate::layer::xattr::{At, Place, place};
 
 /// How many bytes are copied at once where they are also digested.
 const PIECE: usize = 256 << 10;
@@ -41,7 +42,8 @@ impl Stage<'_> {
         }
         leaves.par_iter().try_for_each(|(path, leaf)| self.write_leaf(path, leaf, from))?;
         for (path, first) in names {
-            std::fs::hard_link(self.into.join(first), self.into.join(path)).map_err(fail(path, "adding a hard link"))?;
+            std::fs::hard_link(self.into.join(first), self.into.join(path))
+                .map_err(fail(path, "adding a hard link"))?;
         }
         for (path, placed) in self.placed.iter().rev() {
             if let Placed::Directory { meta, over } = placed {
@@ -53,7 +55,7 @@ impl Stage<'_> {
 
     /// Makes the directory of a placed directory. Its own bits come last.
     fn realize(&self, path: &Path) -> Result<(), Error> {
-        match rustix::fs::mkdirat(CWD, &self.into.join(path), Mode::RWXU) {
+        match rustix::fs::mkdirat(CWD, self.into.join(path), Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
             Err(error) => Err(fail(path, "making a directory")(error.into())),
         }
@@ -105,11 +107,7 @@ impl Stage<'_> {
     pub(super) fn finish_file(&self, file: &File, path: &Path, meta: &Meta) -> Result<(), Error> {
         let (uid, gid) = ids(meta);
         rustix::fs::fchown(file, uid, gid).map_err(io::Error::from).map_err(fail(path, "setting its owner"))?;
-        for (name, value) in &meta.xattrs {
-            rustix::fs::fsetxattr(file, on_disk(name.as_bytes(), self.xattr), value, XattrFlags::empty())
-                .map_err(io::Error::from)
-                .map_err(fail(path, "setting an extended attribute"))?;
-        }
+        self.set_xattrs(At::Descriptor(file.as_fd()), path, meta)?;
         let mode = Mode::from_raw_mode(meta.mode & 0o7777);
         rustix::fs::fchmod(file, mode).map_err(io::Error::from).map_err(fail(path, "setting its mode"))?;
         rustix::fs::futimens(file, &self.times(meta)).map_err(io::Error::from).map_err(fail(path, "setting its time"))
@@ -121,11 +119,7 @@ impl Stage<'_> {
         rustix::fs::chownat(CWD, place, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(io::Error::from)
             .map_err(fail(path, "setting its owner"))?;
-        for (name, value) in &meta.xattrs {
-            rustix::fs::lsetxattr(place, on_disk(name.as_bytes(), self.xattr), value, XattrFlags::empty())
-                .map_err(io::Error::from)
-                .map_err(fail(path, "setting an extended attribute"))?;
-        }
+        self.set_xattrs(At::Path(place), path, meta)?;
         if has_mode {
             rustix::fs::chmodat(CWD, place, Mode::from_raw_mode(meta.mode & 0o7777), AtFlags::empty())
                 .map_err(io::Error::from)
@@ -139,12 +133,21 @@ impl Stage<'_> {
     fn finish_directory(&self, path: &Path, meta: &Meta, over: Over) -> Result<(), Error> {
         let place = self.into.join(path);
         if over == Over::Hidden {
-            let name = [prefix(self.xattr), b"opaque"].concat();
-            rustix::fs::lsetxattr(&place, name, b"y", XattrFlags::empty())
+            At::Path(&place)
+                .make_opaque(self.xattr)
                 .map_err(io::Error::from)
                 .map_err(fail(path, "marking a directory as opaque"))?;
         }
         self.finish_path(&place, path, meta, true)
+    }
+
+    fn set_xattrs(&self, at: At<'_>, path: &Path, meta: &Meta) -> Result<(), Error> {
+        for (name, value) in &meta.xattrs {
+            // Trees give attributes of the image only; those without a place in this kind of overlay cannot come from one.
+            let Place::Name(on_disk) = place(name.as_bytes(), self.xattr) else { continue };
+            at.set(&on_disk, value).map_err(io::Error::from).map_err(fail(path, "setting an extended attribute"))?;
+        }
+        Ok(())
     }
 
     fn times(&self, meta: &Meta) -> Timestamps {
@@ -176,22 +179,6 @@ fn ids(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
 }
 
-/// The overlay's own prefix. Its attributes mean something to the kernel, so an image's attribute of such a name is escaped by
-/// a second `overlay.`, as the kernel itself does.
-fn on_disk(name: &[u8], xattr: OverlayXattr) -> Vec<u8> {
-    match name.strip_prefix(prefix(xattr)) {
-        Some(rest) => [prefix(xattr), b"overlay.", rest].concat(),
-        None => name.to_vec(),
-    }
-}
-
-fn prefix(xattr: OverlayXattr) -> &'static [u8] {
-    match xattr {
-        OverlayXattr::Trusted => b"trusted.overlay.",
-        OverlayXattr::User => b"user.overlay.",
-    }
-}
-
 /// Copies a file's content. With `expected`, the copy is digested on the way and has to be that.
 fn copy(from: &dyn Tree, source: &Path, expected: Option<ContentId>, into: &File, path: &Path) -> Result<(), Error> {
     let mut open = from.open(source).map_err(|error| read_error(source, error))?;
@@ -201,7 +188,8 @@ fn copy(from: &dyn Tree, source: &Path, expected: Option<ContentId>, into: &File
         return io::copy(&mut open, &mut into).map(drop).map_err(fail(path, "copying its content"));
     };
     let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; PIECE];
+    let size = open.metadata().map_err(|error| read_error(source, error))?.len();
+    let mut piece = vec![0; usize::try_from(size).map_or(PIECE, |size| size.clamp(4096, PIECE))];
     loop {
         let length = match open.read(&mut piece) {
             Ok(0) => break,
