@@ -24,6 +24,12 @@ pub(super) fn is_root() -> bool {
     is_root
 }
 
+/// How many cases a property is tried with: `usual`, or as many as `PROPTEST_CASES` says for a long run.
+pub(super) fn cases(usual: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
+}
+
 /// One change to a tree. Changes that cannot be made where a tree stands are not.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
