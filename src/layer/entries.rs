@@ -286,7 +286,7 @@ impl<'a, R: BufRead> Entries<'a, R> {
             _ => return Err(self.unfit("its type is none that an image can hold")),
         };
         // Only a file has content; for other types the size is left over from whatever the writer looked at.
-        if kind == EntryKind::File {
+        if matches!(raw.typeflag, typeflag::FILE | typeflag::OLD_FILE | typeflag::CONTIGUOUS) {
             let size = extended.size.unwrap_or(raw.size);
             if size > LARGEST_FILE {
                 return Err(self.unfit("it claims to be larger than 16 TiB"));

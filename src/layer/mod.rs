@@ -19,6 +19,8 @@ mod inode;
 mod outgoing;
 mod pax;
 mod resolve;
+#[cfg(test)]
+mod sample;
 pub mod tree;
 pub mod unpack;
 pub mod view;
