@@ -23,7 +23,7 @@ use crate::layer::view::View;
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("NOT TESTED: this test gives files to other users, which only root may do");
+        eprintln!("NOT TESTED: a layer gives files to their owners in the image, which only root may do");
     }
     root
 }
@@ -185,6 +185,9 @@ impl Scene {
 
 #[track_caller]
 fn check(from: &[&str], parent: &[&str], words: &str, expected: Result<&[&str], &str>) {
+    if !is_root() {
+        return;
+    }
     let result = Scene::new(from, parent).run(&op(words), false);
     let result = result.as_ref().map(|lines| lines.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(result.as_ref().map(Vec::as_slice).map_err(|e| e.as_str()), expected, "{words}");
@@ -426,6 +429,9 @@ fn hard_links_stay_inside_one_source() {
 
 #[test]
 fn pipes_are_copied_and_times_kept() {
+    if !is_root() {
+        return;
+    }
     let scene = Scene::new(&["d/f = f"], &["t/"]);
     rustix::fs::mkfifoat(rustix::fs::CWD, scene.path("from/d/p"), 0o644.into()).unwrap();
     let set = |path: &str, seconds: i64| {
@@ -464,6 +470,9 @@ fn the_mark_of_a_deleted_file_is_not_copied() {
 
 #[test]
 fn attributes_are_kept() {
+    if !is_root() {
+        return;
+    }
     let scene = Scene::new(&["f = f"], &["t/ @755"]);
     let set =
         |path: &str, name: &str| rustix::fs::setxattr(scene.path(path), name, b"v", rustix::fs::XattrFlags::empty());
@@ -579,6 +588,9 @@ fn tar(lines: &[&str]) -> Vec<u8> {
 
 #[track_caller]
 fn check_archive(lines: &[&str], parent: &[&str], words: &str, expected: Result<&[&str], &str>) {
+    if !is_root() {
+        return;
+    }
     let scene = Scene::new(&[], parent);
     fs::write(scene.path("from/a"), tar(lines)).unwrap();
     let result = scene.run(&op(words), false);
@@ -672,6 +684,9 @@ fn a_directory_that_comes_back_hides_the_roots() {
 
 #[test]
 fn archives_are_told_by_content() {
+    if !is_root() {
+        return;
+    }
     let archive = tar(&["f = f"]);
     let gzip = {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -714,6 +729,9 @@ fn archives_are_told_by_content() {
 
 #[test]
 fn a_damaged_archive_is_an_error() {
+    if !is_root() {
+        return;
+    }
     let scene = Scene::new(&[], &[]);
     let mut archive = tar(&["f = f", "g = g"]);
     archive.truncate(512 + 512 + 300);
