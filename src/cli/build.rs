@@ -126,7 +126,8 @@ impl Recipe {
         };
         let build_args = build_args(&self.build_args)?;
         let source_date_epoch = source_date_epoch(&build_args)?;
-        let graph = graph::Request { target: self.target, build_args, platform, build_platform, source_date_epoch };
+        let platform_given = self.platform.is_some();
+        let graph = graph::Request { target: self.target, build_args, platform, platform_given, build_platform, source_date_epoch };
         Ok(Request {
             context,
             recipe: self.file,

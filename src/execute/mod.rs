@@ -28,6 +28,7 @@ use crate::runtime::{self, Cancel};
 use crate::store::{self, LayerMeta, Origin, Store};
 
 pub use copy::select::Selection;
+use owner::Owner;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -242,7 +243,7 @@ impl Executor<'_> {
         let root = self.view(parent)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        let owner = owner::for_files(&op.user, &root)?;
+        let owner = if op.user.is_empty() { Owner::default() } else { owner::for_files(&op.user, &root)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
         self.publish(&tree, key, op.epoch)
     }

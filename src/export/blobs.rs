@@ -92,7 +92,7 @@ fn stored(store: &Store, layer: DiffId) -> Result<StoredLayer, Error> {
 
 fn write(layers: &Layers<'_>, stored: &StoredLayer, layer: DiffId, compression: Compression) -> Result<Descriptor, Error> {
     let blob = layers.store.blob_writer()?;
-    let mut encoder = Encoder::new(blob, compression).map_err(|source| Error::Compress { layer, source })?;
+    let mut encoder = Encoder::new(compression, blob).map_err(|source| Error::Compress { layer, source })?;
     let measured = archive::write(&stored.tree, layers.xattr, Times { clamp: stored.meta.clamp }, &mut encoder)
         .map_err(|source| Error::Archive { layer, source })?;
     if measured.diff_id != layer {

@@ -22,6 +22,7 @@
 //!   does not know) is left out and named in [`Unpacked::left_out`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
