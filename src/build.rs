@@ -14,7 +14,7 @@ use crate::context::{self, Context};
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
 use crate::digest::{ContentId, Digest};
 use crate::execute::Executor;
-use crate::export::{self, blobs, layout, spec::{Destination, Output}};
+use crate::export::{blobs, layout, spec::{Destination, Output}};
 use crate::graph::explain::Status;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId, Op};

@@ -1,6 +1,5 @@
 //! Outcome → exit code, error → message with its place in the recipe and a hint.
 
-use std::error::Error as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 

@@ -76,7 +76,7 @@ pub enum Error {
     Owner(#[from] owner::Error),
     /// The working directory could not be made.
     #[error(transparent)]
-    Mkdir(#[from] mkdir::Error),
+    Mkdir(#[from] stage::Error),
     /// The layers the step starts from cannot be had.
     #[error(transparent)]
     Base(#[from] base::layers::Error),
