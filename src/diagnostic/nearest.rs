@@ -18,7 +18,9 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         // A word of one or two letters is near to everything short; then only its letters in another case will do.
         let allowed = if word.len() < 3 { 0 } else { allowed };
         let far = letters.len().abs_diff(word.len()) > allowed;
-        Some(distance(&word, &letters)).filter(|distance| !far && *distance <= allowed).map(|distance| (distance, candidate))
+        Some(distance(&word, &letters))
+            .filter(|distance| !far && *distance <= allowed)
+            .map(|distance| (distance, candidate))
     };
     candidates.into_iter().filter_map(near).min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
@@ -71,7 +73,9 @@ mod tests {
     #[test]
     fn distances_count_edits() {
         let count = |a: &str, b: &str| distance(&a.chars().collect::<Vec<_>>(), &b.chars().collect::<Vec<_>>());
-        for (a, b, expected) in [("", "", 0), ("a", "", 1), ("ab", "ba", 1), ("abc", "acb", 1), ("kitten", "sitting", 3)] {
+        for (a, b, expected) in
+            [("", "", 0), ("a", "", 1), ("ab", "ba", 1), ("abc", "acb", 1), ("kitten", "sitting", 3)]
+        {
             assert_eq!((count(a, b), count(b, a)), (expected, expected), "{a} {b}");
         }
     }

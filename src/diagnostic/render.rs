@@ -11,7 +11,9 @@ use super::{Diagnostic, Severity, SourceFile, Span};
 
 /// As many lines of a span are shown.
 const LINES: usize = 4;
-/// As many bytes of a line are shown before the span begins.
+/// As many bytes may stand in a line before the span for the renderer to cut the line and count its columns itself.
+const COUNTED: usize = 2_000;
+/// As many bytes are shown before the span where there are more.
 const BEFORE: usize = 80;
 /// As many bytes of a line are shown from where the span begins.
 const AFTER: usize = 120;
@@ -46,12 +48,13 @@ fn report<'a>(diagnostic: &'a Diagnostic, source: &'a SourceFile, places: &Place
     let (line, column) = places.line_column(diagnostic.span.start);
     let window = places.window(diagnostic.span);
     let annotation = AnnotationKind::Primary.span(window.marked.clone());
-    let annotation =
-        if diagnostic.label.is_empty() { annotation } else { annotation.label(diagnostic.label.as_str()) };
+    let annotation = if diagnostic.label.is_empty() { annotation } else { annotation.label(diagnostic.label.as_str()) };
     let snippet = Snippet::source(window.text).line_start(line).annotation(annotation);
-    let group = title
-        .element(Origin::path(source.name.as_ref()).line(line).char_column(column))
-        .element(snippet);
+    let group = if window.cut {
+        title.element(Origin::path(source.name.as_ref()).line(line).char_column(column)).element(snippet)
+    } else {
+        title.element(snippet.path(source.name.as_ref()))
+    };
     match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(help.as_str())),
         None => group,
@@ -63,6 +66,8 @@ struct Window {
     text: String,
     /// What is underlined in it.
     marked: Range<usize>,
+    /// Whether the start of its first line is missing, so that columns cannot be counted in it.
+    cut: bool,
 }
 
 /// Where the lines of a text begin.
@@ -118,15 +123,18 @@ impl<'a> Places<'a> {
         let last = self.line(end.saturating_sub(1).max(start)).min(first + LINES - 1);
         let mut text = String::new();
         let mut marked = 0..0;
+        let mut cut = false;
         for line in first..=last {
             let bounds = self.bounds(line);
-            let from = if line == first { start.min(bounds.end).saturating_sub(BEFORE).max(bounds.start) } else { bounds.start };
+            let far = line == first && start.min(bounds.end) > bounds.start + COUNTED;
+            let from = if far { start.min(bounds.end) - BEFORE } else { bounds.start };
             let to = if line == first { start.max(bounds.start) } else { bounds.start } + AFTER;
             let (from, to) = (self.floor(from), self.floor(to.min(bounds.end)).max(self.floor(from)));
             if line > first {
                 text.push('\n');
             }
-            if from > bounds.start {
+            if far {
+                cut = true;
                 text.push('…');
             }
             if line == first {
@@ -139,7 +147,7 @@ impl<'a> Places<'a> {
             }
         }
         marked.end = marked.end.clamp(marked.start, text.len());
-        Window { text, marked }
+        Window { text, marked, cut }
     }
 }
 

@@ -32,15 +32,53 @@ pub struct ParseError {
 
 /// Operating systems that may be named alone (Go's `GOOS`).
 const SYSTEMS: [&str; 17] = [
-    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd",
-    "openbsd", "plan9", "solaris", "windows", "zos",
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
 ];
 
 /// Architectures that may be named alone (Go's `GOARCH`).
 const ARCHITECTURES: [&str; 26] = [
-    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "loong64", "mips", "mipsle", "mips64", "mips64le",
-    "mips64p32", "mips64p32le", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64",
-    "wasm", "wasm32", "alpha",
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "ppc64",
+    "ppc64le",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
+    "wasm",
+    "wasm32",
+    "alpha",
 ];
 
 impl Platform {
@@ -280,7 +318,19 @@ mod tests {
 
     #[test]
     fn other_text_is_no_platform() {
-        for text in ["", "/", "linux/", "/amd64", "linux/amd64/v1/x", "*", "linux/*", "nonsense", "a b/c", "windows(/amd64", "linux(1)x/amd64"] {
+        for text in [
+            "",
+            "/",
+            "linux/",
+            "/amd64",
+            "linux/amd64/v1/x",
+            "*",
+            "linux/*",
+            "nonsense",
+            "a b/c",
+            "windows(/amd64",
+            "linux(1)x/amd64",
+        ] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

@@ -217,7 +217,9 @@ enum Rest {
 #[derive(Debug)]
 enum Frame {
     /// Inside double quotes; `mark` is where the output stood before them.
-    Quote { mark: usize },
+    Quote {
+        mark: usize,
+    },
     Substitution(Box<Open>),
 }
 
@@ -392,9 +394,7 @@ impl<'a> Machine<'a> {
             }
             ':' => match self.next() {
                 None => Err(Error::Unclosed { name }),
-                Some(sign @ ('#' | '%')) => {
-                    Err(Error::UnsupportedModifier { name, modifier: format!(":{sign}") })
-                }
+                Some(sign @ ('#' | '%')) => Err(Error::UnsupportedModifier { name, modifier: format!(":{sign}") }),
                 Some('-') => self.open(name, Rest::Word { operator: Operator::Default, colon: true }, ":-"),
                 Some('+') => self.open(name, Rest::Word { operator: Operator::Alternative, colon: true }, ":+"),
                 Some('?') => self.open(name, Rest::Word { operator: Operator::Require, colon: true }, ":?"),

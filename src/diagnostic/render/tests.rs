@@ -22,7 +22,7 @@ error: unknown flag for RUN: --mout
   = help: did you mean --mount?
 
 ";
-    assert_eq!(render(&[found.clone()], &text, false), expected);
+    assert_eq!(render(std::slice::from_ref(&found), &text, false), expected);
     let coloured = render(&[found], &text, true);
     assert!(coloured.contains("\u{1b}[") && coloured.contains("help"));
 }

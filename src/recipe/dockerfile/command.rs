@@ -9,8 +9,7 @@ use super::mount;
 use crate::diagnostic::{Diagnostic, Spanned};
 use crate::recipe::{CommandLine, Network, Run, Security};
 
-const RUN: Known =
-    &[("mount", Takes::List), ("network", Takes::Text), ("security", Takes::Text)];
+const RUN: Known = &[("mount", Takes::List), ("network", Takes::Text), ("security", Takes::Text)];
 
 /// `RUN …`
 pub(super) fn run(mut input: Input<'_>, warnings: &mut Vec<Diagnostic>) -> Result<Run, Diagnostic> {
@@ -20,15 +19,18 @@ pub(super) fn run(mut input: Input<'_>, warnings: &mut Vec<Diagnostic>) -> Resul
     for (value, span) in flags.list("mount") {
         mounts.push(mount::parse(&value, span, input.escape, warnings)?);
     }
-    let network = one_of(&flags, "network", "invalid network mode", &[
-        ("default", Network::Default),
-        ("none", Network::None),
-        ("host", Network::Host),
-    ])?;
-    let security = one_of(&flags, "security", "invalid security mode", &[
-        ("sandbox", Security::Sandbox),
-        ("insecure", Security::Insecure),
-    ])?;
+    let network = one_of(
+        &flags,
+        "network",
+        "invalid network mode",
+        &[("default", Network::Default), ("none", Network::None), ("host", Network::Host)],
+    )?;
+    let security = one_of(
+        &flags,
+        "security",
+        "invalid security mode",
+        &[("sandbox", Security::Sandbox), ("insecure", Security::Insecure)],
+    )?;
     Ok(Run { command, heredocs: heredocs(input.heredocs), mounts, network, security })
 }
 

@@ -84,7 +84,8 @@ pub(super) fn parse_checks(value: &Spanned<&str>) -> Result<Checks, Diagnostic> 
             "skip" => checks.skip = rules(setting, span),
             "experimental" => checks.experimental = rules(setting, span),
             "error" => {
-                checks.error = super::word::parse_bool(setting).ok_or_else(|| invalid().help("error is true or false"))?;
+                checks.error =
+                    super::word::parse_bool(setting).ok_or_else(|| invalid().help("error is true or false"))?;
             }
             other => {
                 return Err(match nearest(other, ["skip", "error", "experimental"]) {

@@ -54,7 +54,8 @@ fn arguments(input: &Input<'_>) -> Result<(Vec<Word>, Word), Diagnostic> {
         Some(destination) if !words.is_empty() => Ok((words, destination)),
         one => {
             let given = if one.is_some() { ", but only one was provided" } else { "" };
-            let message = format!("{} requires at least two arguments{given}: destination could not be determined", input.name);
+            let message =
+                format!("{} requires at least two arguments{given}: destination could not be determined", input.name);
             Err(input.error(message))
         }
     }
@@ -80,7 +81,12 @@ fn files(input: Input<'_>, words: (Vec<Word>, Word), flags: &Flags) -> Result<Fi
         chown: flags.text("chown"),
         chmod: flags.text("chmod"),
         link: flags.switch("link").unwrap_or(false),
-        exclude: flags.list("exclude").into_iter().map(|(word, _)| word).filter(|word| !word.value.is_empty()).collect(),
+        exclude: flags
+            .list("exclude")
+            .into_iter()
+            .map(|(word, _)| word)
+            .filter(|word| !word.value.is_empty())
+            .collect(),
     })
 }
 

@@ -148,8 +148,9 @@ fn unknown(flag: &Flag, instruction: &str, known: Known) -> Diagnostic {
     }
     match nearest(&flag.name, known.iter().map(|(name, _)| *name)) {
         Some(name) => diagnostic.help(format!("did you mean --{name}?")),
-        None if known.is_empty() => diagnostic
-            .help(format!("{instruction} takes no flags; put -- before an argument that begins with --")),
+        None if known.is_empty() => {
+            diagnostic.help(format!("{instruction} takes no flags; put -- before an argument that begins with --"))
+        }
         None => {
             let names: Vec<String> = known.iter().map(|(name, _)| format!("--{name}")).collect();
             diagnostic.help(format!("{instruction} takes {}", names.join(", ")))

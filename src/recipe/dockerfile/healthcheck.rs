@@ -42,7 +42,9 @@ pub(super) fn parse(mut input: Input<'_>, warnings: &mut Vec<Diagnostic>) -> Res
     let flags = input.flags(FLAGS)?;
     if !kind.text.eq_ignore_ascii_case("CMD") {
         let message = format!("unknown type \"{}\" in HEALTHCHECK (try CMD)", kind.text.to_uppercase());
-        return Err(Diagnostic::error(input.line.span_of(kind), message).help("write HEALTHCHECK CMD before the command"));
+        return Err(
+            Diagnostic::error(input.line.span_of(kind), message).help("write HEALTHCHECK CMD before the command")
+        );
     }
     if empty {
         return Err(input.error("missing command after HEALTHCHECK CMD"));
@@ -148,7 +150,9 @@ mod tests {
         ] {
             assert_eq!(go_duration(text), Some((false, Duration::from_nanos(nanoseconds))), "{text}");
         }
-        for text in ["", "+", "1", "s", ".s", "1d", "1 s", "1s ", "9999999999h", "99999999999999999999999999999999999999999s"] {
+        for text in
+            ["", "+", "1", "s", ".s", "1d", "1 s", "1s ", "9999999999h", "99999999999999999999999999999999999999999s"]
+        {
             assert_eq!(go_duration(text), None, "{text}");
         }
         assert_eq!(go_duration("-1s"), Some((true, Duration::from_secs(1))));

@@ -259,9 +259,7 @@ fn arg(input: &Input<'_>, warnings: &mut Vec<Diagnostic>) -> Result<Vec<Arg>, Di
         Some((name, _)) if name.text.is_empty() => {
             Err(Diagnostic::error(input.line.span_of(word), "ARG names can not be blank"))
         }
-        Some((name, default)) => {
-            Ok(Arg { name: input.line.word(name), default: Some(input.line.word(default)) })
-        }
+        Some((name, default)) => Ok(Arg { name: input.line.word(name), default: Some(input.line.word(default)) }),
         None => Ok(Arg { name: input.line.word(word), default: None }),
     };
     words.into_iter().map(one).collect()
@@ -298,7 +296,9 @@ fn legacy_pair(input: &Input<'_>) -> Result<Pair, Diagnostic> {
     let (name, value) = input.arguments.split_blank();
     let Some(value) = value else {
         let help = format!("write {} {}=value", input.name, name.text);
-        return Err(Diagnostic::error(input.line.span_of(name), format!("{} must have two arguments", input.name)).help(help));
+        return Err(
+            Diagnostic::error(input.line.span_of(name), format!("{} must have two arguments", input.name)).help(help)
+        );
     };
     Ok(Pair { name: input.line.word(name), value: input.line.word(value), legacy: true })
 }

@@ -174,12 +174,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a heredoc's body up to the line that is its name; `None` where the text ends first.
-    pub(super) fn body(
-        &mut self,
-        name: &str,
-        strip_tabs: bool,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) -> Option<Body<'a>> {
+    pub(super) fn body(&mut self, name: &str, strip_tabs: bool, diagnostics: &mut Vec<Diagnostic>) -> Option<Body<'a>> {
         let start = self.at;
         loop {
             let physical = self.physical(diagnostics)?;

@@ -74,11 +74,8 @@ fn read_line(
     escape: char,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<Parsed, Diagnostic> {
-    let heredocs = if statement.may_have_heredocs(line, escape) {
-        heredoc::read(line, reader, diagnostics)?
-    } else {
-        Vec::new()
-    };
+    let heredocs =
+        if statement.may_have_heredocs(line, escape) { heredoc::read(line, reader, diagnostics)? } else { Vec::new() };
     instruction::parse(line, statement, heredocs, escape, diagnostics)
 }
 
@@ -99,13 +96,7 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn read(
-        &mut self,
-        line: &Line<'_>,
-        reader: &mut Reader<'_>,
-        escape: char,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) {
+    fn read(&mut self, line: &Line<'_>, reader: &mut Reader<'_>, escape: char, diagnostics: &mut Vec<Diagnostic>) {
         self.any = true;
         let statement = Statement::split(line, line.all(), escape);
         let is_from = statement.is("FROM");

@@ -10,8 +10,25 @@ use crate::recipe::{Mount, MountKind, Sharing, Word};
 
 /// Every key and its aliases.
 const KEYS: [&str; 19] = [
-    "type", "from", "source", "src", "target", "dst", "destination", "readonly", "ro", "readwrite", "rw", "required", "size",
-    "id", "sharing", "mode", "uid", "gid", "env",
+    "type",
+    "from",
+    "source",
+    "src",
+    "target",
+    "dst",
+    "destination",
+    "readonly",
+    "ro",
+    "readwrite",
+    "rw",
+    "required",
+    "size",
+    "id",
+    "sharing",
+    "mode",
+    "uid",
+    "gid",
+    "env",
 ];
 
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
@@ -103,7 +120,8 @@ fn fields(value: &Word) -> Result<Vec<Field>, Diagnostic> {
             if verbatim { Span::new(value.span.start + from, value.span.start + to) } else { value.span }
         };
         let span = place(at, at + length);
-        let (key, setting) = content.split_once('=').map_or((content.as_str(), None), |(key, value)| (key, Some(value)));
+        let (key, setting) =
+            content.split_once('=').map_or((content.as_str(), None), |(key, value)| (key, Some(value)));
         let setting = setting.map(|setting| {
             let span = if quoted { span } else { place(at + length - setting.len(), at + length) };
             Spanned::new(setting.to_owned(), span)
@@ -237,7 +255,10 @@ impl Draft {
             "required" | "size" | "env" => return Err(self.misplaced(field)),
             "id" => self.id = word(),
             "sharing" => self.sharing = Some(sharing(&text, value.span)?),
-            "mode" => self.mode = Some(number(&text, 8).ok_or_else(|| invalid(&text).help("write it in octal, such as 0755"))?),
+            "mode" => {
+                let octal = || invalid(&text).help("write it in octal, such as 0755");
+                self.mode = Some(number(&text, 8).ok_or_else(octal)?);
+            }
             "uid" => self.uid = Some(number(&text, 10).ok_or_else(|| invalid(&text))?),
             "gid" => self.gid = Some(number(&text, 10).ok_or_else(|| invalid(&text))?),
             _ => {

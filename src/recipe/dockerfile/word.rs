@@ -220,7 +220,8 @@ mod tests {
         ];
         for (text, strings) in table {
             let found = json_array(part(text)).unwrap();
-            let found: Option<Vec<&str>> = found.as_ref().map(|all| all.iter().map(|(value, _)| value.as_str()).collect());
+            let found: Option<Vec<&str>> =
+                found.as_ref().map(|all| all.iter().map(|(value, _)| value.as_str()).collect());
             assert_eq!(found.as_deref(), *strings, "{text}");
         }
         for text in ["[1]", "[\"a\", null]", "[[\"a\"]]", "[{}]", "[ true ]"] {

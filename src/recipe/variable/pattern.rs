@@ -88,7 +88,7 @@ impl Pattern {
         result
     }
 
-    /// For every place of the value in order, whether a match can start there.
+    /// The places of the value, in order, at which a match can start.
     fn starts(&self, value: &str) -> Vec<usize> {
         let mut states = States::new(&self.reversed);
         let mut starts = Vec::new();

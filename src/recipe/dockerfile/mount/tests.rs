@@ -39,13 +39,18 @@ fn every_type_takes_its_keys() {
     let MountKind::Cache { id, sharing, from, source, mode, uid, gid } = &mount.kind else { panic!("{mount:?}") };
     assert_eq!((value(id), *sharing, value(from), value(source)), (Some("x"), Sharing::Locked, Some("a"), Some("b")));
     assert_eq!((*mode, *uid, *gid), (Some(0o700), Some(1), Some(2)));
-    let MountKind::Cache { sharing: Sharing::Shared, mode: None, .. } = read("type=cache,target=/t").unwrap().kind else {
+    let MountKind::Cache { sharing: Sharing::Shared, mode: None, .. } = read("type=cache,target=/t").unwrap().kind
+    else {
         panic!()
     };
-    let MountKind::Tmpfs { size: Some(1_572_864) } = read("type=tmpfs,target=/t,size=1.5m").unwrap().kind else { panic!() };
+    let MountKind::Tmpfs { size: Some(1_572_864) } = read("type=tmpfs,target=/t,size=1.5m").unwrap().kind else {
+        panic!()
+    };
     for text in ["type=secret,id=k,env=K,required,mode=400", "type=secret,source=k,env=K,required=true,mode=0400"] {
         let mount = read(text).unwrap();
-        let MountKind::Secret { id, env, required: true, mode: Some(0o400), .. } = &mount.kind else { panic!("{mount:?}") };
+        let MountKind::Secret { id, env, required: true, mode: Some(0o400), .. } = &mount.kind else {
+            panic!("{mount:?}")
+        };
         assert_eq!((value(id), value(env)), (Some("k"), Some("K")));
     }
     let MountKind::Ssh { id: None, required: false, .. } = read("type=ssh").unwrap().kind else { panic!() };
@@ -103,7 +108,11 @@ fn what_does_not_go_together_is_refused() {
         ("type=ssh,source=b", "ssh mount does not support source"),
         ("from=$X,target=/a", "'from' doesn't support variable expansion"),
     ] {
-        assert_eq!(read(text).map(|mount| format!("{mount:?}")).map_err(|error| error.message), Err(message.to_owned()), "{text}");
+        assert_eq!(
+            read(text).map(|mount| format!("{mount:?}")).map_err(|error| error.message),
+            Err(message.to_owned()),
+            "{text}"
+        );
     }
     assert_eq!(read("tagret=/a").unwrap_err().help.as_deref(), Some("did you mean target?"));
     assert!(read("from=$,target=/a").is_ok());

@@ -20,6 +20,10 @@ fn recipes(kind: &str) -> Vec<(String, PathBuf)> {
 
 /// Recipes that the second parser does not read as BuildKit does, and why.
 const TOLERATED: &[(&str, &str)] = &[
+    ("double-backslash-end", "it takes the second of two escape characters for a continuation"),
+    ("heredoc-mid-line", "it does not see a heredoc that is not the first word of a command"),
+    ("heredoc-several", "it does not see a heredoc that is not the first word of a command"),
+    ("run-empty", "it asks for an argument where the built-in frontend takes an empty command"),
 ];
 
 fn keyword(instruction: &Instruction) -> &'static str {
@@ -70,7 +74,8 @@ fn other_keyword(instruction: &Other<'_>) -> &'static str {
 
 /// The keywords of a recipe in order, with bases and stage names, to be compared.
 fn sequence(recipe: &Recipe) -> Vec<String> {
-    let mut sequence: Vec<String> = recipe.global_args.iter().map(|step| keyword(&step.instruction).to_owned()).collect();
+    let mut sequence: Vec<String> =
+        recipe.global_args.iter().map(|step| keyword(&step.instruction).to_owned()).collect();
     for stage in &recipe.stages {
         sequence.push(format!("FROM {}", stage.base.value));
         sequence.extend(stage.steps.iter().map(|step| keyword(&step.instruction).to_owned()));
@@ -91,18 +96,22 @@ fn other_sequence(text: &str) -> Result<Vec<String>, String> {
 fn accepted_recipes_are_read_as_a_second_parser_reads_them() {
     let recipes = recipes("accept");
     assert!(recipes.len() >= 40, "only {} recipes", recipes.len());
+    let mut wrong = Vec::new();
     for (name, path) in recipes {
         let text = fs::read_to_string(&path).unwrap();
         let (recipe, diagnostics) = parse(&source(&text));
         let errors: Vec<_> = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
         assert!(errors.is_empty(), "{name}: {}", crate::diagnostic::render(&diagnostics, &recipe.source, false));
         let ours = sequence(&recipe);
-        let differs = other_sequence(&text) != Ok(ours.clone());
+        let theirs = other_sequence(&text);
+        let differs = theirs != Ok(ours.clone());
         match TOLERATED.iter().find(|(tolerated, _)| *tolerated == name) {
-            Some((_, reason)) => assert!(differs, "{name} is read alike by now, although {reason}"),
-            None => assert_eq!(other_sequence(&text), Ok(ours), "{name}"),
+            Some((_, reason)) if !differs => wrong.push(format!("{name} is read alike by now, although {reason}")),
+            None if differs => wrong.push(format!("{name}:\n  ours   {ours:?}\n  theirs {theirs:?}")),
+            _ => {}
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -111,7 +120,7 @@ fn refused_recipes_say_why() {
     assert!(recipes.len() >= 25, "only {} recipes", recipes.len());
     for (name, path) in recipes {
         let text = fs::read_to_string(&path).unwrap();
-        let expected = fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
+        let expected = fs::read_to_string(path.with_extension("expected")).unwrap();
         let (recipe, diagnostics) = parse(&source(&text));
         let first: Vec<_> = diagnostics.into_iter().filter(Diagnostic::is_error).take(1).collect();
         assert_eq!(crate::diagnostic::render(&first, &recipe.source, false), expected, "{name}");
