@@ -117,7 +117,8 @@ impl Layers<'_> {
         let missing: Vec<usize> = (0..found.len()).filter(|&n| found[n].is_none()).collect();
         for batch in missing.chunks(AT_ONCE) {
             let fetched: Vec<_> = std::thread::scope(|scope| {
-                let threads: Vec<_> = batch.iter().map(|&n| scope.spawn(move || self.fetch(chain.layers()[n]))).collect();
+                let threads: Vec<_> =
+                    batch.iter().map(|&n| scope.spawn(move || self.fetch(chain.layers()[n]))).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Cancelled))).collect()
             });
             for (&n, stored) in batch.iter().zip(fetched) {
@@ -136,7 +137,11 @@ impl Layers<'_> {
         if self.store.blob_path(&blob.digest).is_none() {
             let task = self.reporter.start(&fetch_title(reference, blob));
             let fetched = self.lock(&format!("blob-{}", blob.digest.hex()), &task).and_then(|_lock| {
-                if self.store.blob_path(&blob.digest).is_some() { Ok(()) } else { self.download(reference, blob, &task, None) }
+                if self.store.blob_path(&blob.digest).is_some() {
+                    Ok(())
+                } else {
+                    self.download(reference, blob, &task, None)
+                }
             });
             task.finish(fetched.as_ref().err().map(ToString::to_string));
             fetched?;
@@ -152,7 +157,13 @@ impl Layers<'_> {
         fetched
     }
 
-    fn fetch_locked(&self, layer: DiffId, reference: &Reference, blob: &Descriptor, task: &Task<'_>) -> Result<StoredLayer, Error> {
+    fn fetch_locked(
+        &self,
+        layer: DiffId,
+        reference: &Reference,
+        blob: &Descriptor,
+        task: &Task<'_>,
+    ) -> Result<StoredLayer, Error> {
         let _lock = self.lock(&format!("blob-{}", blob.digest.hex()), task)?;
         if let Some(stored) = self.store.layer(&layer)? {
             return Ok(stored);
@@ -167,13 +178,18 @@ impl Layers<'_> {
             None => {
                 let (sender, receiver) = sync_channel(16);
                 std::thread::scope(|scope| {
-                    let unpacking = scope.spawn(|| unpack_blob(Incoming::new(receiver), &tree, self.xattr, self.owners));
+                    let unpacking =
+                        scope.spawn(|| unpack_blob(Incoming::new(receiver), &tree, self.xattr, self.owners));
                     self.download(reference, blob, task, Some(sender))?;
                     unpacking.join().map_err(|_| Error::Cancelled)
                 })?
             }
         };
-        let unpacked = unpacked.map_err(|source| Error::Unpack { reference: reference.clone(), blob: Box::new(blob.clone()), source })?;
+        let unpacked = unpacked.map_err(|source| Error::Unpack {
+            reference: reference.clone(),
+            blob: Box::new(blob.clone()),
+            source,
+        })?;
         let Unpacked { measured, left_out } = unpacked;
         for left_out in left_out {
             self.reporter.warning(format!("{}: {left_out}", reference.familiar()));
@@ -186,17 +202,27 @@ impl Layers<'_> {
                 found: measured.diff_id,
             });
         }
-        Ok(self.store.publish_layer(&layer, &tree, LayerMeta {
-            tar_size: measured.size,
-            entries: measured.entries,
-            origin: Origin::Pulled { reference: reference.to_string() },
-            clamp: None,
-            forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],
-        })?)
+        Ok(self.store.publish_layer(
+            &layer,
+            &tree,
+            LayerMeta {
+                tar_size: measured.size,
+                entries: measured.entries,
+                origin: Origin::Pulled { reference: reference.to_string() },
+                clamp: None,
+                forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],
+            },
+        )?)
     }
 
     /// Fetches a blob into the store, and hands a copy of its bytes to whoever unpacks them.
-    fn download(&self, reference: &Reference, blob: &Descriptor, task: &Task<'_>, copy: Option<SyncSender<Vec<u8>>>) -> Result<(), Error> {
+    fn download(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        task: &Task<'_>,
+        copy: Option<SyncSender<Vec<u8>>>,
+    ) -> Result<(), Error> {
         let mut sink = Tee { writer: self.store.blob_writer()?, copy, cancel: self.cancel };
         let progress = |done: u64| task.transferred(done, Some(blob.size));
         let fetched = self.client.fetch_blob(reference, blob, &mut sink, &progress);

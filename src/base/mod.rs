@@ -88,7 +88,11 @@ impl Bases {
         let image = image(reference, resolved.pin(), resolved.document, resolved.config)?;
         store.put_blob(&resolved.manifest_bytes)?;
         store.put_blob(&resolved.config_bytes)?;
-        store.remember_pull(reference, platform, &PulledImage { manifest: resolved.manifest, index: resolved.index, resolved_at: now() })?;
+        store.remember_pull(
+            reference,
+            platform,
+            &PulledImage { manifest: resolved.manifest, index: resolved.index, resolved_at: now() },
+        )?;
         Ok(image)
     }
 
@@ -159,7 +163,12 @@ fn stored(store: &Store, reference: &Reference, pulled: &PulledImage) -> Result<
 }
 
 fn read(reference: &Reference, digest: Digest, manifest: &[u8], config: &[u8]) -> Result<BaseImage, Error> {
-    image(reference, digest, parse(reference, "the manifest", manifest)?, parse(reference, "the configuration", config)?)
+    image(
+        reference,
+        digest,
+        parse(reference, "the manifest", manifest)?,
+        parse(reference, "the configuration", config)?,
+    )
 }
 
 fn image(reference: &Reference, digest: Digest, manifest: Manifest, config: ImageConfig) -> Result<BaseImage, Error> {
@@ -170,6 +179,10 @@ fn image(reference: &Reference, digest: Digest, manifest: Manifest, config: Imag
     Ok(BaseImage { digest, manifest, config })
 }
 
-fn parse<T: serde::de::DeserializeOwned>(reference: &Reference, document: &'static str, bytes: &[u8]) -> Result<T, Error> {
+fn parse<T: serde::de::DeserializeOwned>(
+    reference: &Reference,
+    document: &'static str,
+    bytes: &[u8],
+) -> Result<T, Error> {
     serde_json::from_slice(bytes).map_err(|source| Error::Document { reference: reference.clone(), document, source })
 }

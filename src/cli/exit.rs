@@ -9,7 +9,7 @@ use crate::build::{self, Findings};
 use crate::diagnostic::render;
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
-use crate::{base, export, execute, registry, settings, store};
+use crate::{base, execute, export, registry, settings, store};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -77,15 +77,44 @@ pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
 /// Flags of `docker buildx build` that have no meaning here yet: refused by name, because a flag that is ignored does
 /// harm.
 const NOT_YET: [&str; 31] = [
-    "--add-host", "--allow", "--annotation", "--attest", "--build-context", "--builder", "--cache-from", "--cache-to",
-    "--call", "--cgroup-parent", "--check", "--iidfile", "--label", "--load", "--metadata-file", "--network",
-    "--no-cache-filter", "--policy", "--provenance", "--push", "--resource", "--sbom", "--secret", "--shm-size", "--ssh",
-    "--ulimit", "--memory", "--cpus", "--squash", "--explain", "--isolation",
+    "--add-host",
+    "--allow",
+    "--annotation",
+    "--attest",
+    "--build-context",
+    "--builder",
+    "--cache-from",
+    "--cache-to",
+    "--call",
+    "--cgroup-parent",
+    "--check",
+    "--iidfile",
+    "--label",
+    "--load",
+    "--metadata-file",
+    "--network",
+    "--no-cache-filter",
+    "--policy",
+    "--provenance",
+    "--push",
+    "--resource",
+    "--sbom",
+    "--secret",
+    "--shm-size",
+    "--ssh",
+    "--ulimit",
+    "--memory",
+    "--cpus",
+    "--squash",
+    "--explain",
+    "--isolation",
 ];
 
 /// Says what is wrong with the command line.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
-    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) = (error.kind(), error.get(ContextKind::InvalidArg)) {
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
         let name = flag.split('=').next().unwrap_or(flag);
         if NOT_YET.contains(&name) {
             say(&format!("error: {name} is not supported yet\n"));
@@ -142,7 +171,11 @@ fn message(error: &Error) -> String {
     match error {
         Error::Build(build::Error::Recipe(findings)) => rendered(findings, colour),
         Error::Build(build::Error::Base { at, .. } | build::Error::Step { at, .. }) => rendered(at, colour),
-        other => format!("error: {}\n{}", build::sentence(other), hint(other).map(|hint| format!("hint: {hint}\n")).unwrap_or_default()),
+        other => format!(
+            "error: {}\n{}",
+            build::sentence(other),
+            hint(other).map(|hint| format!("hint: {hint}\n")).unwrap_or_default()
+        ),
     }
 }
 

@@ -115,9 +115,13 @@ fn text(name: &Reference, descriptor: &Descriptor, stored: &Stored) -> String {
     rows.extend(run.env.iter().map(|variable| ("env", Some(variable.clone()))));
     rows.extend(run.labels.iter().map(|(name, value)| ("label", Some(format!("{name}={value}")))));
     rows.extend(run.on_build.iter().map(|trigger| ("onbuild", Some(trigger.clone()))));
-    let rows: Vec<Vec<String>> = rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_owned(), value?])).collect();
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_owned(), value?])).collect();
     let mut lines = vec![["LAYER", "SIZE", "MADE BY"].map(str::to_owned).to_vec()];
-    lines.extend(steps(stored).map(|(layer, _, step)| vec![layer.digest.hex()[..12].to_owned(), size(layer.size), one_line(step)]));
+    lines.extend(
+        steps(stored)
+            .map(|(layer, _, step)| vec![layer.digest.hex()[..12].to_owned(), size(layer.size), one_line(step)]),
+    );
     format!("{}\n{}", table(&rows), table(&lines))
 }
 

@@ -168,7 +168,14 @@ impl Executor<'_> {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn execute(&self, op: &Op, key: &Key, inputs: &[Chain], files: Option<Files>, task: &Task<'_>) -> Result<DiffId, Error> {
+    pub fn execute(
+        &self,
+        op: &Op,
+        key: &Key,
+        inputs: &[Chain],
+        files: Option<Files>,
+        task: &Task<'_>,
+    ) -> Result<DiffId, Error> {
         match op {
             Op::Run(op) => run::run(self, op, key, &inputs[0], task),
             Op::Copy(op) => {
@@ -266,7 +273,9 @@ impl Executor<'_> {
 fn missing_in_context(error: copy::Error, context: &Context) -> Error {
     match error {
         copy::Error::NotFound { word } => Error::NotFound {
-            hidden: context.hidden_by(Path::new(word.trim_matches('/'))).map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
+            hidden: context
+                .hidden_by(Path::new(word.trim_matches('/')))
+                .map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
             source_path: word,
             place: "the build context".to_owned(),
             nearest: None,

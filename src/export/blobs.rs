@@ -60,7 +60,12 @@ pub fn plain(store: &Store, layer: DiffId) -> Result<Descriptor, Error> {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn compressed(layers: &Layers<'_>, reporter: &Reporter, layer: DiffId, compression: Compression) -> Result<Descriptor, Error> {
+pub fn compressed(
+    layers: &Layers<'_>,
+    reporter: &Reporter,
+    layer: DiffId,
+    compression: Compression,
+) -> Result<Descriptor, Error> {
     let store = layers.store;
     let format = form_name(compression);
     let stored = stored(store, layer)?;
@@ -90,7 +95,12 @@ fn stored(store: &Store, layer: DiffId) -> Result<StoredLayer, Error> {
     Ok(store.layer(&layer)?.ok_or(layers::Error::Lost { layer })?)
 }
 
-fn write(layers: &Layers<'_>, stored: &StoredLayer, layer: DiffId, compression: Compression) -> Result<Descriptor, Error> {
+fn write(
+    layers: &Layers<'_>,
+    stored: &StoredLayer,
+    layer: DiffId,
+    compression: Compression,
+) -> Result<Descriptor, Error> {
     let blob = layers.store.blob_writer()?;
     let mut encoder = Encoder::new(compression, blob).map_err(|source| Error::Compress { layer, source })?;
     let measured = archive::write(&stored.tree, layers.xattr, Times { clamp: stored.meta.clamp }, &mut encoder)

@@ -85,12 +85,16 @@ impl FromStr for Output {
                 "tar" => tar = boolean("tar", value)?,
                 "compression" => compression = value,
                 "compression-level" => level = Some(value),
-                other => return Err(ParseError::Option { found: other.to_owned(), nearest: nearest_of(other, &OPTIONS) }),
+                other => {
+                    return Err(ParseError::Option { found: other.to_owned(), nearest: nearest_of(other, &OPTIONS) });
+                }
             }
         }
         match kind {
             Some("oci") => {}
-            Some(other) => return Err(ParseError::Type { found: other.to_owned(), nearest: nearest_of(other, &TYPES) }),
+            Some(other) => {
+                return Err(ParseError::Type { found: other.to_owned(), nearest: nearest_of(other, &TYPES) });
+            }
             None => return Err(ParseError::Missing { option: "type=", example: "type=oci,dest=image.tar" }),
         }
         Ok(Self { destination: destination(dest, tar)?, compression: parse_compression(compression, level)? })
@@ -111,7 +115,9 @@ fn boolean(option: &'static str, value: &str) -> Result<bool, ParseError> {
 
 fn destination(dest: Option<&str>, tar: bool) -> Result<Destination, ParseError> {
     match (dest, tar) {
-        (Some("") | None, false) => Err(ParseError::Missing { option: "dest=", example: "type=oci,tar=false,dest=DIRECTORY" }),
+        (Some("") | None, false) => {
+            Err(ParseError::Missing { option: "dest=", example: "type=oci,tar=false,dest=DIRECTORY" })
+        }
         (Some("-") | None, true) => Ok(Destination::Stdout),
         (Some(""), true) => Err(ParseError::Missing { option: "dest=", example: "type=oci,dest=image.tar" }),
         (Some(path), true) => Ok(Destination::Archive(path.into())),

@@ -22,8 +22,8 @@
 //!   does not know) is left out and named in [`Unpacked::left_out`].
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -76,7 +76,9 @@ pub enum LeftOut {
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device { entry } => write!(f, "the device {} cannot be made by this user and is left out", entry.display()),
+            Self::Device { entry } => {
+                write!(f, "the device {} cannot be made by this user and is left out", entry.display())
+            }
             Self::Attribute { entry, name } => {
                 write!(f, "the attribute {} of {} cannot be set here and is left out", name.display(), entry.display())
             }

@@ -286,10 +286,16 @@ fn searched(path: Option<&str>) -> String {
 fn namespaces_hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::EPERM) => " (the capability CAP_SYS_ADMIN is needed, as root or in a user namespace)",
-        Some(libc::ENOSPC) => " (a limit below /proc/sys/user, such as max_pid_namespaces or max_mnt_namespaces, is reached)",
+        Some(libc::ENOSPC) => {
+            " (a limit below /proc/sys/user, such as max_pid_namespaces or max_mnt_namespaces, is reached)"
+        }
         Some(libc::EAGAIN) => " (the limit on processes is reached: ulimit -u, pids.max)",
-        Some(libc::ENOSYS) => " (Linux 5.12 or newer is needed, and a seccomp policy around Strata must let clone3 through)",
-        Some(libc::EINVAL) => " (the kernel was built without one of the mount, pid, ipc, uts, cgroup and network namespaces)",
+        Some(libc::ENOSYS) => {
+            " (Linux 5.12 or newer is needed, and a seccomp policy around Strata must let clone3 through)"
+        }
+        Some(libc::EINVAL) => {
+            " (the kernel was built without one of the mount, pid, ipc, uts, cgroup and network namespaces)"
+        }
         _ => "",
     }
 }

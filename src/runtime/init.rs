@@ -97,7 +97,9 @@ trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, stage: Stage) -> Result<T, Failure> {
-        self.map_err(|error| Failure(Report::Failed { stage, errno: error.raw_os_error().unwrap_or(0), candidate: None }))
+        self.map_err(|error| {
+            Failure(Report::Failed { stage, errno: error.raw_os_error().unwrap_or(0), candidate: None })
+        })
     }
 }
 

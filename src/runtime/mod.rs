@@ -57,7 +57,7 @@ use fittings::Fittings;
 use init::Setup;
 use report::Report;
 use rootfs::Root;
-use supervise::{Ended, Pipes, PipeWriters};
+use supervise::{Ended, PipeWriters, Pipes};
 use sys::{CommandLine, Namespaces, Strings};
 
 /// The network a process sees.
@@ -220,11 +220,7 @@ fn set_up<'a>(
 }
 
 fn namespaces(network: Network) -> Namespaces {
-    let base = Namespaces::MOUNT
-        .and(Namespaces::PID)
-        .and(Namespaces::IPC)
-        .and(Namespaces::UTS)
-        .and(Namespaces::CGROUP);
+    let base = Namespaces::MOUNT.and(Namespaces::PID).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::CGROUP);
     match network {
         Network::Host => base,
         Network::None => base.and(Namespaces::NETWORK),
@@ -236,9 +232,7 @@ fn thermal_sensors() -> Vec<CString> {
     let Ok(processors) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
     let sensors = processors.flatten().map(|processor| processor.path().join("thermal_throttle"));
     let sensors = sensors.filter(|sensor| sensor.exists());
-    sensors
-        .filter_map(|sensor| CString::new(sensor.strip_prefix("/sys").ok()?.as_os_str().as_bytes()).ok())
-        .collect()
+    sensors.filter_map(|sensor| CString::new(sensor.strip_prefix("/sys").ok()?.as_os_str().as_bytes()).ok()).collect()
 }
 
 /// What the processes' end means.

@@ -57,7 +57,9 @@ fn finding(name: &'static str, condition: Condition, detail: impl Into<String>, 
 
 fn kernel(release: &str) -> Finding {
     match version(release) {
-        Some(version) if version >= OLDEST_KERNEL => finding("kernel", Condition::Fine, format!("Linux {release}"), None),
+        Some(version) if version >= OLDEST_KERNEL => {
+            finding("kernel", Condition::Fine, format!("Linux {release}"), None)
+        }
         Some(_) => finding(
             "kernel",
             Condition::Missing,

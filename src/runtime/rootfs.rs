@@ -162,8 +162,11 @@ fn make_working_directory(root: &OwnedFd, cwd: &Path, file_systems: &[Location])
     match location.kind {
         Some(FileType::Directory) => Ok(()),
         Some(_) => Err(not_a_directory()),
-        None => make_directories(root, &location.path)
-            .map_err(|source| Error::Inside { action: "make the working directory", path: cwd.to_owned(), source }),
+        None => make_directories(root, &location.path).map_err(|source| Error::Inside {
+            action: "make the working directory",
+            path: cwd.to_owned(),
+            source,
+        }),
     }
 }
 

@@ -174,9 +174,7 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
 pub(super) fn duplicate_onto(fd: impl AsFd, number: RawFd) -> io::Result<()> {
     let from = fd.as_fd().as_raw_fd();
     // SAFETY: `dup2` and `fcntl` only change the descriptor table, in a process that is about to `execve`.
-    let result = unsafe {
-        if from == number { libc::fcntl(from, libc::F_SETFD, 0) } else { libc::dup2(from, number) }
-    };
+    let result = unsafe { if from == number { libc::fcntl(from, libc::F_SETFD, 0) } else { libc::dup2(from, number) } };
     check(result.into())
 }
 
@@ -308,7 +306,11 @@ pub(super) fn wait(pidfd: impl AsFd) -> io::Result<Ended> {
     let killed = matches!(info.si_code, libc::CLD_KILLED | libc::CLD_DUMPED);
     // SAFETY: a successful `waitid` has filled the fields of a child's end.
     let status = unsafe { info.si_status() };
-    Ok(Ended { signal: killed.then_some(status), code: status, cpu: duration(usage.ru_utime) + duration(usage.ru_stime) })
+    Ok(Ended {
+        signal: killed.then_some(status),
+        code: status,
+        cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
+    })
 }
 
 fn duration(time: libc::timeval) -> Duration {
