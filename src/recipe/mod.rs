@@ -27,6 +27,48 @@ pub struct Recipe {
     pub global_args: Vec<Step>,
     /// The stages, in order; a recipe that parsed without errors has at least one.
     pub stages: Vec<Stage>,
+    /// What the recipe says about the warnings it wants.
+    pub checks: Checks,
+}
+
+/// Which warnings a recipe asks for: `# check=skip=…;error=…;experimental=…` at its top, and `# check=skip=…` directly
+/// above single instructions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// `skip=`: rules that are switched off.
+    pub skip: RuleSet,
+    /// `experimental=`: rules that are switched on although they are experiments.
+    pub experimental: RuleSet,
+    /// `error=true`: a warning fails the build.
+    pub error: bool,
+    /// For single instructions, in order, the rules that are switched off within the span of each.
+    pub local: Vec<(Span, RuleSet)>,
+}
+
+impl Checks {
+    /// Whether a warning of this rule, at this place, is switched off.
+    pub fn skips(&self, rule: &str, span: Span) -> bool {
+        let until = self.local.partition_point(|(instruction, _)| instruction.start <= span.start);
+        let above = until.checked_sub(1).and_then(|last| self.local.get(last));
+        self.skip.contains(rule)
+            || above.is_some_and(|(instruction, rules)| span.start < instruction.end && rules.contains(rule))
+    }
+}
+
+/// Names of rules, or all rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleSet {
+    /// Whether every rule is meant.
+    pub all: bool,
+    /// The rules named.
+    pub names: Vec<Spanned<String>>,
+}
+
+impl RuleSet {
+    /// Whether this rule is meant; names are case-sensitive.
+    pub fn contains(&self, rule: &str) -> bool {
+        self.all || self.names.iter().any(|name| name.value == rule)
+    }
 }
 
 /// One stage: a base and the steps on top of it.
@@ -184,7 +226,8 @@ pub struct Mount {
     pub span: Span,
     /// What is mounted.
     pub kind: MountKind,
-    /// Where; absent only where the kind has a default place.
+    /// Where. If absent, the kind's default place: for a secret `/run/secrets/` and the last part of its id, for SSH
+    /// `/run/buildkit/ssh_agent.` and a number, for all others the working directory.
     pub target: Option<Word>,
     /// Whether writing is refused; `None` where nothing was said.
     pub readonly: Option<bool>,
@@ -224,7 +267,7 @@ pub enum MountKind {
     },
     /// A secret, as a file, a variable or both.
     Secret {
-        /// `id=`
+        /// `id=` or `source=`; the last part of the target where absent.
         id: Option<Word>,
         /// `env=`: the variable that holds it.
         env: Option<Word>,
@@ -250,6 +293,9 @@ pub enum MountKind {
         /// `gid=`
         gid: Option<u32>,
     },
+    /// A mount whose type or another key with a fixed set of values contains a variable: the flag's value as written.
+    /// Once the variables are known, [`dockerfile::read_mount`] gives the mount.
+    Deferred(Word),
 }
 
 /// How several steps use one cache mount.
