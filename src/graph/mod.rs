@@ -7,11 +7,11 @@
 pub mod explain;
 pub mod lower;
 
+mod advice;
 mod chmod;
 mod copy;
 mod history;
 mod instruction;
-mod nearest;
 mod nodes;
 mod path;
 mod ports;

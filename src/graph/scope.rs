@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::graph::nearest::did_you_mean;
+use crate::graph::advice::did_you_mean;
 use crate::graph::{Request, unsupported};
 use crate::recipe::platform::Platform;
 use crate::recipe::{Arg, Instruction, Recipe, Word, variable};

@@ -113,7 +113,9 @@ fn ops(graph: &Graph) -> Vec<String> {
 fn op_line(op: &Op) -> String {
     match op {
         Op::Scratch => "scratch".to_owned(),
-        Op::Image(image) => format!("image {} {}", image.reference.familiar(), image.platform),
+        Op::Image(image) => {
+            format!("image {} {}", image.reference.familiar().trim_end_matches(":latest"), image.platform)
+        }
         Op::Context(_) => "context".to_owned(),
         Op::Run(RunOp { parent, argv, workdir, user, .. }) => {
             format!("run {} {argv:?} in {workdir} as {user:?}", parent.0)
