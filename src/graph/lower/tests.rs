@@ -89,8 +89,21 @@ fn lower_in_rounds(text: &str, request: &Request) -> Result<(Graph, Vec<Diagnost
     panic!("images were asked for without end: {text}");
 }
 
+/// Lowers a recipe without mistakes, and checks what holds of every graph.
 fn graph(text: &str, request: &Request) -> Graph {
-    lower_in_rounds(text, request).unwrap_or_else(|findings| panic!("{text}\n{findings:#?}")).0
+    let (graph, ..) = lower_in_rounds(text, request).unwrap_or_else(|findings| panic!("{text}\n{findings:#?}"));
+    for (number, node) in graph.nodes.iter().enumerate() {
+        assert!(node.op.inputs().iter().all(|input| input.0 < number), "{text}: a node stands before what it needs");
+    }
+    let mut layers = 0;
+    let mut next = Some(graph.target);
+    while let Some(id) = next {
+        next = graph[id].op.parent();
+        layers += usize::from(next.is_some());
+    }
+    let entries = graph.config.history[graph.base_history..].iter().filter(|entry| !entry.empty_layer).count();
+    assert_eq!(entries, layers, "{text}: one entry of the history for each layer");
+    graph
 }
 
 /// The history the recipe adds; `-` marks entries without a layer.
