@@ -1,6 +1,6 @@
 //! The layer graph: what has to be made, from what, in which order it *may* happen.
 //!
-//! Takes a [`Recipe`], the user's choices ([`Request`]) and the configurations of base images already resolved; gives a
+//! Takes a [`Recipe`](crate::recipe::Recipe), the user's choices ([`Request`]) and the configurations of base images already resolved; gives a
 //! [`Graph`] and the image configuration that goes with its target, or the list of base images it still needs to know.
 //! Pure: same values in, same graph out, byte for byte. Never looks at a file or the network.
 
