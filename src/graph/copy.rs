@@ -130,13 +130,6 @@ impl StageInProgress<'_> {
         trigger: bool,
     ) -> Option<()> {
         let destination = path::destination(&self.state.config.config.working_dir, &expanded.destination);
-        if expanded.paths.len() + expanded.inline.len() > 1 && !destination.ends_with('/') {
-            let message = format!("several sources need a directory to go to: `{destination}` has no `/` at its end");
-            self.findings.push(
-                Diagnostic::error(files.destination.span, message).help(format!("write `{}/`", expanded.destination)),
-            );
-            return None;
-        }
         let created_by = created_by(&expanded, flavour);
         let mut sources: Vec<CopySource> =
             expanded.paths.iter().map(|(path, _)| CopySource::Path(flavour.source(path))).collect();
