@@ -9,7 +9,7 @@ pub mod owner;
 mod run;
 pub mod stage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -221,10 +221,14 @@ impl Executor<'_> {
         View::over(&trees, self.xattr()).map_err(failed)
     }
 
-    /// The directories of a chain, topmost first, fetching what is missing.
+    /// The directories of a chain, topmost first, fetching what is missing. A layer that is in the chain several times
+    /// counts once, where it is topmost: there it sets everything that it set below. (An overlay refuses the same
+    /// directory twice, and steps that change nothing all make the same layer.)
     fn trees(&self, chain: &Chain) -> Result<Vec<PathBuf>, Error> {
         let mut trees = self.layers.trees(chain)?;
         trees.reverse();
+        let mut seen = HashSet::new();
+        trees.retain(|tree| seen.insert(tree.clone()));
         Ok(trees)
     }
 

@@ -43,7 +43,7 @@ pub mod userns;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Gid;
@@ -91,6 +91,13 @@ pub struct Overlaid {
     pub mode: u32,
     /// Whether the process may write to it (into memory; lost afterwards).
     pub writable: bool,
+}
+
+impl Overlaid {
+    /// Its path in `/dev`, if it is there: such a file is made in the sandbox's own `/dev` and needs no mount.
+    fn in_dev(&self) -> Option<&Path> {
+        self.target.strip_prefix("/dev").ok()
+    }
 }
 
 /// Everything one run needs to know.
@@ -197,6 +204,7 @@ fn set_up<'a>(
         file_attributes: plan
             .overlaid
             .iter()
+            .filter(|file| file.in_dev().is_none())
             .map(|file| if file.writable { INERT } else { INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY) })
             .collect(),
         masked_sys: thermal_sensors(),

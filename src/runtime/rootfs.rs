@@ -96,7 +96,7 @@ impl Root {
 fn mount_points(plan: &Plan) -> Result<Vec<MountPoint>, Error> {
     let mut points: Vec<_> =
         FILE_SYSTEMS.iter().map(|path| MountPoint { path: path.into(), kind: Kind::Directory }).collect();
-    for file in &plan.overlaid {
+    for file in plan.overlaid.iter().filter(|file| file.in_dev().is_none()) {
         let target = &file.target;
         let climbs = target.components().any(|component| component == Component::ParentDir);
         if climbs || !target.is_absolute() || target.file_name().is_none() {
