@@ -137,8 +137,8 @@ impl Overlay<'_> {
                 Some(libc::EPERM) => "mounting an overlay as a user needs Linux 5.11",
                 Some(libc::ENODEV) => "the kernel has no overlay file system: modprobe overlay",
                 Some(libc::EINVAL | libc::EOPNOTSUPP) if self.userxattr => {
-                    "the upper directory must be on a file system that has user xattrs and whiteouts, such as ext4, xfs \
-                     or btrfs"
+                    "the upper directory must be on a file system that has user xattrs and whiteouts, such as ext4, \
+                     xfs or btrfs"
                 }
                 Some(libc::EINVAL | libc::EOPNOTSUPP) => {
                     "the upper directory must be on a file system that has trusted xattrs and whiteouts, such as ext4, \

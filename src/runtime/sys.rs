@@ -234,7 +234,9 @@ pub(super) fn loopback_up(socket: impl AsFd) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed() as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    #[expect(clippy::cast_possible_truncation, reason = "both flags are among the lowest seven bits")]
+    let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags;
     // SAFETY: the request is a whole `ifreq` with a terminated name and flags, as SIOCSIFFLAGS reads it.
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into())
 }
