@@ -6,17 +6,17 @@
 //!
 //! [`run`] goes through these steps:
 //!
-//! 1. The root is mounted as an overlay, detached ([`overlay`]), with the mount points that the image lacks in a layer
+//! 1. The root is mounted as an overlay, detached (`overlay`), with the mount points that the image lacks in a layer
 //!    of
-//!    their own ([`skeleton`]). Everything that will be mounted on is looked up now, inside the root ([`inside`],
-//!    [`rootfs`]): later nothing depends on what the image has at any path.
-//! 2. What every sandbox adds is made in memory ([`fittings`]).
+//!    their own (`skeleton`). Everything that will be mounted on is looked up now, inside the root (`inside`,
+//!    `rootfs`): later nothing depends on what the image has at any path.
+//! 2. What every sandbox adds is made in memory (`fittings`).
 //! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces
-//!    ([`init`]). It
+//!    (`init`). It
 //!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself.
-//! 4. That one gives up all but Docker's default capabilities ([`privilege`]), comes under a filter of system calls
-//!    ([`seccomp`]), takes on its user and becomes the program ([`program`]).
-//! 5. The parent streams the output ([`supervise`]), and when pid 1 has ended, and with it every process, takes the
+//! 4. That one gives up all but Docker's default capabilities (`privilege`), comes under a filter of system calls
+//!    (`seccomp`), takes on its user and becomes the program (`program`).
+//! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the
 //!    root apart.
 //!
 //! As an ordinary user all of this happens in a user namespace, which [`userns::enter`] makes once at the start of the
@@ -179,8 +179,11 @@ pub fn run(plan: &Plan, output: &(dyn Fn(OutputStream, &[u8]) + Sync), cancel: &
     let ended = supervise::run(namespaces(plan.network), setup, &pipes, output, cancel)?;
     let status = status(plan, &root, &ended, cancel);
     drop(fittings);
-    root.finish()?;
-    Ok(Outcome { status: status?, elapsed: start.elapsed(), cpu: ended.cpu })
+    let finished = root.finish();
+    // What went wrong first matters more than what went wrong clearing up after it.
+    let status = status?;
+    finished?;
+    Ok(Outcome { status, elapsed: start.elapsed(), cpu: ended.cpu })
 }
 
 /// Makes everything that the child needs and cannot make itself.

@@ -33,6 +33,7 @@ const SCENARIOS: &[Scenario] = &[
     ("capabilities are Docker's", capabilities),
     ("system calls are filtered", system_calls),
     ("32-bit programs run", narrow_programs),
+    ("the filter answers as the policy says", filter_in_the_kernel),
     ("the kernel's settings are protected", protected_settings),
     ("devices work and cannot be made", devices),
     ("the network is the plan's", networks),
@@ -44,6 +45,7 @@ const SCENARIOS: &[Scenario] = &[
     ("things in the way are named", things_in_the_way),
     ("a root without lower directories works", no_lowers),
     ("a hundred layers work", many_layers),
+    ("runs side by side do not disturb each other", side_by_side),
     ("nothing leaks", nothing_leaks),
     ("killing the builder ends the sandbox", killed_builder),
 ];
@@ -64,6 +66,10 @@ fn as_user_with_a_single_id() {
 
 #[test]
 fn as_user_with_granted_ids() {
+    if !rustix::process::geteuid().is_root() {
+        // Whoever runs the tests, with whatever ids they have.
+        return start_laboratory("user", None);
+    }
     let Some(()) = privileged("the sandbox of a user with granted ids") else { return };
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let granted = fs::read_to_string("/etc/subuid").unwrap_or_default();
@@ -462,29 +468,97 @@ fn system_calls(lab: &Lab) {
     );
 }
 
-/// A whole i386 program: `exit(42)`.
+/// A whole i386 program: one system call, then an exit with its error number.
 #[cfg(target_arch = "x86_64")]
-fn narrow_programs(lab: &Lab) {
+fn narrow_program(number: u32, argument: u32) -> Vec<u8> {
     let word = u32::to_le_bytes;
     let mut program = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
-    program.extend([1, 0x0804_8054, 52, 0, 0].map(word).as_flattened()); // version, entry, headers
+    program.extend([1, 0x0804_8054, 52, 0, 0].map(word).as_flattened());
     program.extend([52, 0, 32, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     program.extend([1, 0, 0x0804_8000, 0x0804_8000, 0x100, 0x100, 5, 0x1000].map(word).as_flattened());
-    program.extend(b"\xb8\x01\0\0\0\xbb\x2a\0\0\0\xcd\x80"); // eax = exit, ebx = 42, int 0x80
+    // mov eax, number; mov ebx, argument; xor ecx, ecx; xor edx, edx; int 0x80
+    program.extend([[0xb8].as_slice(), &word(number), &[0xbb], &word(argument), b"\x31\xc9\x31\xd2\xcd\x80"].concat());
+    // neg eax; mov ebx, eax; mov eax, exit; int 0x80
+    program.extend(b"\xf7\xd8\x89\xc3\xb8\x01\0\0\0\xcd\x80");
     program.resize(0x100, 0);
+    program
+}
+
+/// The same for x86-64.
+#[cfg(target_arch = "x86_64")]
+fn wide_program(number: u32, argument: u32) -> Vec<u8> {
+    let (word, long) = (u32::to_le_bytes, u64::to_le_bytes);
+    let mut program = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    program.extend([0x40_0078, 64, 0].map(long).as_flattened());
+    program.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    program.extend([1, 5].map(word).as_flattened());
+    program.extend([0, 0x40_0000, 0x40_0000, 0x100, 0x100, 0x1000].map(long).as_flattened());
+    // mov eax, number; mov edi, argument; xor esi, esi; xor edx, edx; syscall
+    program.extend([[0xb8].as_slice(), &word(number), &[0xbf], &word(argument), b"\x31\xf6\x31\xd2\x0f\x05"].concat());
+    // neg eax; mov edi, eax; mov eax, exit; syscall
+    program.extend(b"\xf7\xd8\x89\xc7\xb8\x3c\0\0\0\x0f\x05");
+    program.resize(0x100, 0);
+    program
+}
+
+/// Runs a program of the test's own making.
+#[cfg(target_arch = "x86_64")]
+fn run_bytes(lab: &Lab, program: &[u8]) -> Ran {
     let layer = lab.layer();
-    fs::write(layer.join("narrow"), program).unwrap();
-    fs::set_permissions(layer.join("narrow"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(layer.join("program"), program).unwrap();
+    fs::set_permissions(layer.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
     let mut plan = lab.plan("");
     plan.lowers.insert(0, layer);
-    plan.argv = strings(&["/narrow"]);
-    let ran = lab.run(plan);
+    plan.argv = strings(&["/program"]);
+    lab.run(plan)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn narrow_programs(lab: &Lab) {
+    let exit = 1;
+    let ran = run_bytes(lab, &narrow_program(exit, 42));
     match &ran.outcome {
         Err(Error::NotExecutable { problem, .. }) if problem.contains("32-bit") => {
             eprintln!("SKIPPED: this kernel does not run 32-bit programs");
         }
-        _ => assert_eq!(ran.status(), Status::Exited(42)),
+        _ => {
+            assert_eq!(ran.status(), Status::Exited(42));
+            let mount = 21;
+            assert_eq!(run_bytes(lab, &narrow_program(mount, 0)).status(), Status::Exited(1), "EPERM");
+        }
     }
+}
+
+/// System calls that no capability guards, so that only the filter can refuse them.
+#[cfg(target_arch = "x86_64")]
+fn filter_in_the_kernel(lab: &Lab) {
+    const X32: u32 = 0x4000_0000;
+    for (name, number, argument, errno) in [
+        ("keyctl", libc::SYS_keyctl, 0, libc::EPERM),
+        ("add_key", libc::SYS_add_key, 0, libc::EPERM),
+        ("bpf", libc::SYS_bpf, 0, libc::EPERM),
+        ("perf_event_open", libc::SYS_perf_event_open, 0, libc::EPERM),
+        ("userfaultfd", libc::SYS_userfaultfd, 0, libc::EPERM),
+        ("io_uring_setup", libc::SYS_io_uring_setup, 0, libc::EPERM),
+        ("unshare of nothing", libc::SYS_unshare, 0, libc::EPERM),
+        ("socket(AF_VSOCK)", libc::SYS_socket, 40, libc::EPERM),
+        ("socket(AF_ALG)", libc::SYS_socket, 38, libc::EPERM),
+        ("personality(ADDR_NO_RANDOMIZE)", libc::SYS_personality, 0x4_0000, libc::EPERM),
+        ("clone(CLONE_NEWUSER)", libc::SYS_clone, 0x1000_0000, libc::EPERM),
+        ("clone3", libc::SYS_clone3, 0, libc::ENOSYS),
+        ("x32 getppid", libc::SYS_getppid | i64::from(X32), 0, libc::EPERM),
+        ("a number that no kernel has", 9999, 0, libc::EPERM),
+        ("personality(PER_LINUX)", libc::SYS_personality, 0, 0),
+        ("sync", libc::SYS_sync, 0, 0),
+    ] {
+        let ran = run_bytes(lab, &wide_program(u32::try_from(number).unwrap(), argument));
+        assert_eq!(ran.status(), Status::Exited(errno), "{name}");
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn filter_in_the_kernel(_: &Lab) {
+    eprintln!("SKIPPED: the programs of this test are for x86");
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -767,6 +841,22 @@ fn many_layers(lab: &Lab) {
     let mut plan = lab.plan("true");
     plan.lowers = vec![lab.base.clone(); 501];
     assert!(matches!(lab.run(plan).error(), Error::TooManyLayers { count: 501, .. }));
+}
+
+fn side_by_side(lab: &Lab) {
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            scope.spawn(move || {
+                for round in 0..10 {
+                    let text = format!("{thread}-{round}");
+                    let ran = lab.sh(&format!("echo {text} | tee /file; sleep 0.0{thread}"));
+                    assert_eq!(ran.text(), text);
+                    assert_eq!(fs::read_to_string(ran.upper.join("file")).unwrap().trim(), text);
+                    assert_eq!(tree(&ran.upper), ["file"]);
+                }
+            });
+        }
+    });
 }
 
 fn mounts() -> String {
