@@ -139,6 +139,28 @@ pub enum Error {
     Document(#[from] serde_json::Error),
 }
 
+impl Error {
+    /// Whether this machine, and not the recipe, is the cause.
+    pub fn is_environment(&self) -> bool {
+        let by_part = match self {
+            Self::Base { source, .. } => source.is_environment(),
+            Self::Step { source, .. } => source.is_environment(),
+            Self::Blobs(error) => error.is_environment(),
+            Self::Store(_) | Self::Layout(_) => true,
+            Self::ReadRecipe { .. } | Self::Recipe(_) | Self::Context(_) | Self::Cancelled | Self::Document(_) => false,
+        };
+        by_part || is_full_disk(self)
+    }
+}
+
+/// Whether a disk without room is anywhere among the causes.
+fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| full.contains(&error.kind()))
+}
+
 /// A recipe with what was found in it.
 #[derive(Debug, Clone)]
 pub struct Findings {
@@ -151,8 +173,8 @@ pub struct Findings {
 /// A build up to its graph.
 #[derive(Debug)]
 pub struct Plan {
-    /// The recipe's text.
-    pub source: SourceFile,
+    /// The recipe.
+    pub recipe: Recipe,
     /// The graph.
     pub graph: Graph,
     /// Warnings of parser and graph.
@@ -170,7 +192,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let _shared = share(place)?;
     let plan = prepare(request, place)?;
     for warning in &plan.warnings {
-        place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.source, false));
+        place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.recipe.source, false));
     }
     let executor = executor(&plan, place);
     let solver = solver(&plan, &executor, request, place);
@@ -241,7 +263,7 @@ fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
     let (graph, bases, more) = resolve(&recipe, request, place)?;
     warnings.extend(more);
     let contexts = open_contexts(&graph, request, &recipe_path, place)?;
-    Ok(Plan { source, graph, warnings, bases, contexts })
+    Ok(Plan { recipe, graph, warnings, bases, contexts })
 }
 
 fn read_recipe(path: &Path, request: &Request) -> Result<SourceFile, Error> {
@@ -314,15 +336,11 @@ fn open_contexts(
 }
 
 fn base_failed(recipe: &Recipe, reference: &Reference, source: base::Error) -> Error {
-    let named =
-        recipe.stages.iter().find(|stage| stage.base.value.parse().is_ok_and(|name: Reference| name == *reference));
-    let span =
-        named.map_or(recipe.stages.first().map_or(Span::default(), |stage| stage.base.span), |stage| stage.base.span);
-    Error::Base {
-        reference: reference.clone(),
-        at: finding(&recipe.source, span, sentence(&source)),
-        source: Box::new(source),
-    }
+    let (span, help) = recipe.place_of_image(reference);
+    let mut finding = Diagnostic::error(span, sentence(&source));
+    finding.help = help;
+    let at = Box::new(Findings { source: recipe.source.clone(), diagnostics: vec![finding] });
+    Error::Base { reference: reference.clone(), at, source: Box::new(source) }
 }
 
 fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
@@ -331,9 +349,20 @@ fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
         return Error::Cancelled;
     }
     let origin = &plan.graph[node].origin;
+    if let solve::Error::Execute(crate::execute::Error::Base(cause)) = &error
+        && let Some(reference) = cause.reference()
+    {
+        // A step is only the first to want the layer: what is wrong is the image.
+        let (span, _) = plan.recipe.place_of_image(reference);
+        return Error::Step {
+            title: origin.title(),
+            at: finding(&plan.recipe.source, span, sentence(&error)),
+            source: Box::new(error),
+        };
+    }
     Error::Step {
         title: origin.title(),
-        at: finding(&plan.source, origin.span, sentence(&error)),
+        at: finding(&plan.recipe.source, origin.span, sentence(&error)),
         source: Box::new(error),
     }
 }

@@ -27,8 +27,13 @@ pub enum Error {
         layer: DiffId,
     },
     /// The registry did not give the blob.
-    #[error(transparent)]
-    Registry(#[from] registry::Error),
+    #[error("a layer of {} cannot be fetched", reference.familiar())]
+    Registry {
+        /// The image the layer belongs to.
+        reference: Reference,
+        /// Why.
+        source: registry::Error,
+    },
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -65,6 +70,27 @@ pub enum Error {
     /// Another failure, or the user, ended the build.
     #[error("the build was cancelled")]
     Cancelled,
+}
+
+impl Error {
+    /// The base image that is the cause, if one is.
+    pub fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Registry { reference, .. } | Self::Unpack { reference, .. } | Self::WrongDiffId { reference, .. } => {
+                Some(reference)
+            }
+            Self::Lost { .. } | Self::Store(_) | Self::Read { .. } | Self::Cancelled => None,
+        }
+    }
+
+    /// Whether this machine or its network, and not an image, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Registry { source, .. } => source.is_about_the_network(),
+            Self::Store(_) | Self::Read { .. } => true,
+            Self::Lost { .. } | Self::Unpack { .. } | Self::WrongDiffId { .. } | Self::Cancelled => false,
+        }
+    }
 }
 
 /// What is wrong with a blob that should be a layer.
@@ -229,7 +255,7 @@ impl Layers<'_> {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        fetched?;
+        fetched.map_err(|source| Error::Registry { reference: reference.clone(), source })?;
         sink.writer.commit(Some((&blob.digest, blob.size)))?;
         Ok(())
     }

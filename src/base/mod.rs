@@ -62,6 +62,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether this machine or its network, and not the recipe, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.is_about_the_network(),
+            Self::Store(_) => true,
+            Self::Document { .. } | Self::LayerCount { .. } => false,
+        }
+    }
+}
+
 /// Every base image of one build.
 #[derive(Debug, Default)]
 pub struct Bases {

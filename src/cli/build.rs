@@ -210,7 +210,7 @@ fn results(built: &Built, quiet: bool) -> String {
     }
     let mut text = format!("image {}\n", built.image_id);
     for name in &built.names {
-        text += &format!("name {}@{}\n", name.familiar(), built.digest);
+        text += &format!("name {}\n", name.familiar());
     }
     for (destination, digest) in &built.exported {
         if let Destination::Archive(path) | Destination::Directory(path) = destination {

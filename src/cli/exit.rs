@@ -9,7 +9,7 @@ use crate::build::{self, Findings};
 use crate::diagnostic::render;
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
-use crate::{base, execute, export, registry, settings, store};
+use crate::{export, settings, store};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -144,26 +144,9 @@ fn class_of_build(error: &build::Error) -> u8 {
     match error {
         build::Error::ReadRecipe { .. } | build::Error::Recipe(_) | build::Error::Context(_) => USAGE,
         build::Error::Cancelled => INTERRUPTED,
-        build::Error::Store(_) | build::Error::Layout(_) => ENVIRONMENT,
-        other if is_about_this_machine(other) => ENVIRONMENT,
+        other if other.is_environment() => ENVIRONMENT,
         _ => BUILD_FAILED,
     }
-}
-
-/// Whether anything in an error's chain of causes is the machine's doing and not the recipe's.
-fn is_about_this_machine(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<store::Error>()
-            || error.downcast_ref::<registry::Error>().is_some_and(registry::Error::is_about_the_network)
-            || error.downcast_ref::<base::Error>().is_some_and(|error| matches!(error, base::Error::Store(_)))
-            || error.downcast_ref::<execute::Error>().is_some_and(execute::Error::is_environment)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 fn message(error: &Error) -> String {

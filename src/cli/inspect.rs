@@ -43,7 +43,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
             "config": stored.config,
             "layers": layers(&stored),
         })),
-        Format::Text => print(&text(&name, &descriptor, &stored)),
+        Format::Text => print(&text(&name, &stored)),
     }
 }
 
@@ -86,7 +86,7 @@ fn steps(stored: &Stored) -> impl Iterator<Item = (&Descriptor, String, &str)> {
     })
 }
 
-fn text(name: &Reference, descriptor: &Descriptor, stored: &Stored) -> String {
+fn text(name: &Reference, stored: &Stored) -> String {
     let Stored { manifest, config } = stored;
     let run = &config.config;
     let words = |words: &Option<Vec<String>>| words.as_ref().map(|words| json!(words).to_string());
@@ -97,7 +97,6 @@ fn text(name: &Reference, descriptor: &Descriptor, stored: &Stored) -> String {
     let mut rows = vec![
         ("name", Some(name.familiar())),
         ("id", Some(manifest.config.digest.to_string())),
-        ("digest", Some(descriptor.digest.to_string())),
         ("created", config.created.clone()),
         ("author", config.author.clone()),
         ("platform", Some(format!("{}/{}", config.os, config.architecture))),

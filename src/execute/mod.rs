@@ -119,7 +119,8 @@ impl Error {
     pub fn is_environment(&self) -> bool {
         match self {
             Self::Runtime(error) => error.is_environment(),
-            Self::Store(_) | Self::Host { .. } => true,
+            Self::Base(error) => error.is_environment(),
+            Self::Store(_) | Self::Host { .. } | Self::Layers { .. } => true,
             _ => false,
         }
     }

@@ -45,6 +45,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether this machine, and not an image, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Layers(error) => error.is_environment(),
+            Self::Store(_) | Self::Compress { .. } => true,
+            Self::Archive { .. } | Self::Changed { .. } => false,
+        }
+    }
+}
+
 /// What a manifest in the local store says of a layer the build made: its plain archive, which is written only when
 /// somebody needs the bytes.
 ///

@@ -11,7 +11,8 @@ pub mod variable;
 
 use std::time::Duration;
 
-use crate::diagnostic::{SourceFile, Span, Spanned};
+use crate::diagnostic::{SourceFile, Span, Spanned, nearest};
+use crate::recipe::reference::Reference;
 
 /// A word as written: quotes, escapes and variables are still in it.
 pub type Word = Spanned<String>;
@@ -68,6 +69,24 @@ impl RuleSet {
     /// Whether this rule is meant; names are case-sensitive.
     pub fn contains(&self, rule: &str) -> bool {
         self.all || self.names.iter().any(|name| name.value == rule)
+    }
+}
+
+impl Recipe {
+    /// Where the recipe names an image, and the nearest name of a stage, which may be what was meant. The place is the
+    /// first stage's base for an image that only a variable or a trigger names.
+    pub fn place_of_image(&self, image: &Reference) -> (Span, Option<String>) {
+        let sources = self.stages.iter().flat_map(|stage| &stage.steps).filter_map(|step| match &step.instruction {
+            Instruction::Copy(copy) => copy.from.as_ref(),
+            _ => None,
+        });
+        let mut words = self.stages.iter().map(|stage| &stage.base).chain(sources);
+        let Some(word) = words.find(|word| word.value.parse().is_ok_and(|name: Reference| name == *image)) else {
+            return (self.stages.first().map(|stage| stage.base.span).unwrap_or_default(), None);
+        };
+        let stages = self.stages.iter().filter_map(|stage| Some(stage.name.as_ref()?.value.as_str()));
+        let help = nearest(&word.value, stages).map(|stage| format!("there is a stage named `{stage}`"));
+        (word.span, help)
     }
 }
 

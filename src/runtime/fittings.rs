@@ -1,7 +1,8 @@
 //! What every sandbox adds to its root, made ready in memory before the sandbox exists.
 //!
-//! Takes the plan's files, gives one detached tmpfs with `/dev`, those files and an empty directory (from which the child binds
-//! each part to its place), a `devpts` and the tmpfs of `/dev/shm`. Nothing of it is ever on disk. Attaches nothing.
+//! Takes the plan's files, gives one detached tmpfs with `/dev`, those files and an empty directory (from which the
+//! child binds each part to its place), a `devpts` and the tmpfs of `/dev/shm`. Nothing of it is ever on disk. Attaches
+//! nothing.
 
 use std::ffi::CString;
 use std::io;

@@ -1,9 +1,10 @@
 //! The two processes of a sandbox, from `clone3` to `execve`.
 //!
-//! [`first`] is pid 1 of the new namespaces: it puts the mounts together, changes over to the new root, starts the second
-//! process, reaps whatever becomes its child, and ends when that one ends, which ends all others. [`second`] turns itself
-//! into the process of the plan. Both run in a copy of a process that had other threads: they allocate nothing, take no lock
-//! and cannot panic. Everything they need was made before, in [`Setup`]; what fails is told to the parent as a [`Report`].
+//! [`first`] is pid 1 of the new namespaces: it puts the mounts together, changes over to the new root, starts the
+//! second process, reaps whatever becomes its child, and ends when that one ends, which ends all others. [`second`]
+//! turns itself into the process of the plan. Both run in a copy of a process that had other threads: they allocate
+//! nothing, take no lock and cannot panic. Everything they need was made before, in [`Setup`]; what fails is told to
+//! the parent as a [`Report`].
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -227,7 +228,8 @@ fn mount_sys(setup: &Setup<'_>) -> Result<(), Failure> {
     let read_only = INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
     let fresh = Context::open(c"sysfs").and_then(|context| context.mount(read_only));
     let (sys, of_host) = match fresh {
-        // A user namespace may not mount a view of a network namespace that it does not own: then the caller's is bound.
+        // A user namespace may not mount a view of a network namespace that it does not own: then the caller's is
+        // bound.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             let copy = clone_mount(CWD, c"/sys", OpenTreeFlags::AT_RECURSIVE).at(Stage::Sys)?;
             sys::mount_setattr(&copy, read_only, true).at(Stage::Sys)?;

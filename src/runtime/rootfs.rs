@@ -1,7 +1,7 @@
 //! A run's root, ready to be entered: the overlay, where in it things are mounted, and the working directory.
 //!
-//! Takes the directories of a plan, gives a detached mount and descriptors of its mount points, all resolved inside the root
-//! before anything runs there, so that no link in the image can lead a mount astray. Leaves nothing in the upper
+//! Takes the directories of a plan, gives a detached mount and descriptors of its mount points, all resolved inside the
+//! root before anything runs there, so that no link in the image can lead a mount astray. Leaves nothing in the upper
 //! directory but a working directory that was missing. Clears the work directory when it is done.
 
 use std::ffi::CString;
@@ -48,25 +48,24 @@ impl Root {
         let work = WorkDirectory::create(&absolute(&plan.work)?)?;
         let points = mount_points(plan)?;
 
-        let stack = |skeleton: &Path, on_top: bool| {
-            let mut stack: Vec<_> = lowers.iter().map(PathBuf::as_path).collect();
-            match (on_top, stack.len() < MAX_LOWERS) {
-                (true, _) => stack.insert(0, skeleton),
-                (false, true) => stack.push(skeleton),
-                // No room for a layer that most images can do without; if this one cannot, `on_top` says so.
-                (false, false) => {}
+        let stack = |top: Option<&Path>, records: &Path| {
+            let mut stack: Vec<_> = top.into_iter().chain(lowers.iter().map(PathBuf::as_path)).collect();
+            // Where there is no room for a layer that most images can do without, what it would have had is missed
+            // below.
+            if stack.len() < MAX_LOWERS {
+                stack.push(work.bottom.as_path());
             }
-            Overlay { lowers: stack, upper: &upper, work: &work.overlay, userxattr: plan.userxattr }.mount()
+            Overlay { lowers: stack, upper: &upper, work: records, userxattr: plan.userxattr }.mount()
         };
         Skeleton { directory: &work.bottom }.bottom(&points)?;
-        let mut mount = stack(&work.bottom, false)?;
+        let mut mount = stack(None, &work.overlay)?;
         let mut locations = locate_all(&mount, &points)?;
         if locations.iter().any(|location| location.kind.is_none()) {
             let missing = at_locations(&points, &locations);
             Skeleton { directory: &work.top }.top(&missing, &mount)?;
-            // The upper and work directories serve one overlay at a time.
+            // The upper directory serves one overlay at a time.
             drop(mount);
-            mount = stack(&work.top, true)?;
+            mount = stack(Some(&work.top), &work.second_overlay)?;
             locations = locate_all(&mount, &points)?;
         }
         let mut targets = Vec::with_capacity(points.len());
@@ -187,11 +186,14 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|source| Error::Directory { action: "find", path: path.to_owned(), source })
 }
 
-/// What a run keeps in the plan's work directory. Cleared when dropped, or by [`WorkDirectory::clear`], which can say so.
+/// What a run keeps in the plan's work directory. Cleared when dropped, or by [`WorkDirectory::clear`], which can say
+/// so.
 #[derive(Debug)]
 struct WorkDirectory {
     /// The overlay's own.
     overlay: PathBuf,
+    /// The same for an overlay that takes the place of the first: a volatile one marks its directory as used up.
+    second_overlay: PathBuf,
     /// The skeleton below all layers.
     bottom: PathBuf,
     /// The skeleton above all layers.
@@ -206,6 +208,7 @@ impl WorkDirectory {
         let at = |name| work.join(name);
         let made = Self {
             overlay: at("overlay"),
+            second_overlay: at("overlay2"),
             bottom: at("bottom"),
             top: at("top"),
             mount_point: at("root"),
@@ -221,8 +224,8 @@ impl WorkDirectory {
         Ok(made)
     }
 
-    fn directories(&self) -> [&Path; 4] {
-        [&self.overlay, &self.bottom, &self.top, &self.mount_point]
+    fn directories(&self) -> [&Path; 5] {
+        [&self.overlay, &self.second_overlay, &self.bottom, &self.top, &self.mount_point]
     }
 
     fn clear(mut self) -> Result<(), Error> {

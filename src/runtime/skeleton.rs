@@ -1,10 +1,11 @@
 //! Mount points that an image lacks, without a trace in what a step leaves behind.
 //!
-//! A sandbox has `/proc`, `/dev`, `/etc/hosts` and more whether or not its image has such paths to mount them on. A skeleton is
-//! one more read-only layer of the overlay that holds just those paths, empty. Since it is a lower layer, nothing of it
-//! ever gets into the upper directory: there is nothing to remove afterwards and no time to restore. Under the other
-//! layers it is enough for nearly every image ([`Skeleton::bottom`]); where a link, a whiteout or an opaque directory hides
-//! it, one on top of them, whose directories look exactly like those they cover, does it ([`Skeleton::top`]).
+//! A sandbox has `/proc`, `/dev`, `/etc/hosts` and more whether or not its image has such paths to mount them on. A
+//! skeleton is one more read-only layer of the overlay that holds just those paths, empty. Since it is a lower layer,
+//! nothing of it ever gets into the upper directory: there is nothing to remove afterwards and no time to restore.
+//! Under the other layers it is enough for nearly every image ([`Skeleton::bottom`]); where a link, a whiteout or an
+//! opaque directory hides it, one on top of them, whose directories look exactly like those they cover, does it
+//! ([`Skeleton::top`]).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

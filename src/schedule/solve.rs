@@ -29,6 +29,17 @@ pub enum Error {
     Cancelled,
 }
 
+impl Error {
+    /// Whether this machine, and not the recipe, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Execute(error) => error.is_environment(),
+            Self::Store(_) => true,
+            Self::Cancelled => false,
+        }
+    }
+}
+
 /// A node's failure, with the node.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
