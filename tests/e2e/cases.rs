@@ -228,6 +228,7 @@ fn run_case(directory: &Path, case: &Case, who: &Who) -> Vec<String> {
     for (path, file) in others.into_iter().chain(links) {
         make_file(&workspace.context(), path, file);
     }
+    workspace.give_context_away();
     let registry = registry::shared();
     let recipe = fs::read_to_string(directory.join("Dockerfile")).unwrap_or_default();
     let mut arguments = vec![workspace.layout_output("image")];

@@ -5,6 +5,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::layer::header::{Header, typeflag};
 use crate::layer::sample::{self, describe, is_root, set_time};
+use crate::layer::xattr::DEFAULT_ACL;
 
 const TRUSTED: OverlayXattr = OverlayXattr::Trusted;
 
