@@ -106,7 +106,7 @@ pub enum Error {
     #[error("base image {reference} cannot be used")]
     Base {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The recipe, with the place that names the image.
         at: Box<Findings>,
         /// Why.
@@ -340,7 +340,7 @@ fn base_failed(recipe: &Recipe, reference: &Reference, source: base::Error) -> E
     let mut finding = Diagnostic::error(span, sentence(&source));
     finding.help = help;
     let at = Box::new(Findings { source: recipe.source.clone(), diagnostics: vec![finding] });
-    Error::Base { reference: reference.clone(), at, source: Box::new(source) }
+    Error::Base { reference: Box::new(reference.clone()), at, source: Box::new(source) }
 }
 
 fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {

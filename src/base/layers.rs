@@ -30,7 +30,7 @@ pub enum Error {
     #[error("a layer of {} cannot be fetched", reference.familiar())]
     Registry {
         /// The image the layer belongs to.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Why.
         source: registry::Error,
     },
@@ -41,7 +41,7 @@ pub enum Error {
     #[error("layer {} of {reference} cannot be unpacked", .blob.digest)]
     Unpack {
         /// The image the layer belongs to.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The blob.
         blob: Box<Descriptor>,
         /// What is wrong with it.
@@ -51,7 +51,7 @@ pub enum Error {
     #[error("layer {} of {reference} holds {found}, but the image's configuration says {expected}", .blob.digest)]
     WrongDiffId {
         /// The image the layer belongs to.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The blob.
         blob: Box<Descriptor>,
         /// What the configuration says.
@@ -212,7 +212,7 @@ impl Layers<'_> {
             }
         };
         let unpacked = unpacked.map_err(|source| Error::Unpack {
-            reference: reference.clone(),
+            reference: Box::new(reference.clone()),
             blob: Box::new(blob.clone()),
             source,
         })?;
@@ -222,7 +222,7 @@ impl Layers<'_> {
         }
         if measured.diff_id != layer {
             return Err(Error::WrongDiffId {
-                reference: reference.clone(),
+                reference: Box::new(reference.clone()),
                 blob: Box::new(blob.clone()),
                 expected: layer,
                 found: measured.diff_id,
@@ -255,7 +255,7 @@ impl Layers<'_> {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        fetched.map_err(|source| Error::Registry { reference: reference.clone(), source })?;
+        fetched.map_err(|source| Error::Registry { reference: Box::new(reference.clone()), source })?;
         sink.writer.commit(Some((&blob.digest, blob.size)))?;
         Ok(())
     }

@@ -44,7 +44,7 @@ pub enum Error {
     #[error("{document} of {reference} is not valid JSON of its kind: {source}")]
     Document {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// `the manifest` or `the configuration`.
         document: &'static str,
         /// What the JSON reader said.
@@ -54,7 +54,7 @@ pub enum Error {
     #[error("{reference} is broken: its manifest has {layers} layers and its configuration {diff_ids}")]
     LayerCount {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Layers of the manifest.
         layers: usize,
         /// DiffIDs of the configuration.
@@ -185,7 +185,7 @@ fn read(reference: &Reference, digest: Digest, manifest: &[u8], config: &[u8]) -
 fn image(reference: &Reference, digest: Digest, manifest: Manifest, config: ImageConfig) -> Result<BaseImage, Error> {
     let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
     if layers != diff_ids {
-        return Err(Error::LayerCount { reference: reference.clone(), layers, diff_ids });
+        return Err(Error::LayerCount { reference: Box::new(reference.clone()), layers, diff_ids });
     }
     Ok(BaseImage { digest, manifest, config })
 }
@@ -195,5 +195,9 @@ fn parse<T: serde::de::DeserializeOwned>(
     document: &'static str,
     bytes: &[u8],
 ) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Document { reference: reference.clone(), document, source })
+    serde_json::from_slice(bytes).map_err(|source| Error::Document {
+        reference: Box::new(reference.clone()),
+        document,
+        source,
+    })
 }

@@ -53,10 +53,10 @@ pub(super) struct Setup<'a> {
     /// Attributes of the overlaid files' mounts, in order.
     pub file_attributes: Vec<MountAttrFlags>,
     /// Further paths below `/sys` to hide, which differ between machines.
-    pub masked_sys: Vec<CString>,
+    pub masked_sys: &'static [CString],
     /// The host name.
     pub hostname: &'a [u8],
-    /// A socket type's worth of network: whether to set the loopback interface up.
+    /// Whether the network namespace is new, so that its loopback interface has to be set up.
     pub own_network: bool,
     /// The working directory.
     pub cwd: CString,
@@ -241,7 +241,7 @@ fn mount_sys(setup: &Setup<'_>) -> Result<(), Failure> {
     for path in MASKED_SYS {
         mask(setup, sys.as_fd(), path).at(Stage::MaskSys)?;
     }
-    for path in &setup.masked_sys {
+    for path in setup.masked_sys {
         mask(setup, sys.as_fd(), path).at(Stage::MaskSys)?;
     }
     if of_host {

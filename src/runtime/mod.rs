@@ -6,18 +6,16 @@
 //!
 //! [`run`] goes through these steps:
 //!
-//! 1. The root is mounted as an overlay, detached (`overlay`), with the mount points that the image lacks in a layer
-//!    of
-//!    their own (`skeleton`). Everything that will be mounted on is looked up now, inside the root (`inside`,
+//! 1. The root is mounted as an overlay, detached (`overlay`), with the mount points that the image lacks in a layer of
+//!    their own (`skeleton`). Everything that will be mounted on is looked up now, inside the root (`inside` and
 //!    `rootfs`): later nothing depends on what the image has at any path.
 //! 2. What every sandbox adds is made in memory (`fittings`).
-//! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces
-//!    (`init`). It
-//!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself.
+//! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces. It
+//!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself (`init`).
 //! 4. That one gives up all but Docker's default capabilities (`privilege`), comes under a filter of system calls
 //!    (`seccomp`), takes on its user and becomes the program (`program`).
-//! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the
-//!    root apart.
+//! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the root
+//!    apart.
 //!
 //! As an ordinary user all of this happens in a user namespace, which [`userns::enter`] makes once at the start of the
 //! program. [`probe`] says what of it a host can do.
@@ -47,6 +45,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Gid;
@@ -244,11 +243,17 @@ fn namespaces(network: Network) -> Namespaces {
 }
 
 /// Each processor's heat counters below `/sys`, which tell what others on the machine do. Docker hides them, too.
-fn thermal_sensors() -> Vec<CString> {
-    let Ok(processors) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
-    let sensors = processors.flatten().map(|processor| processor.path().join("thermal_throttle"));
-    let sensors = sensors.filter(|sensor| sensor.exists());
-    sensors.filter_map(|sensor| CString::new(sensor.strip_prefix("/sys").ok()?.as_os_str().as_bytes()).ok()).collect()
+///
+/// Looked for once: a machine does not grow sensors.
+fn thermal_sensors() -> &'static [CString] {
+    static SENSORS: OnceLock<Vec<CString>> = OnceLock::new();
+    SENSORS.get_or_init(|| {
+        let Ok(processors) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+        let sensors = processors.flatten().map(|processor| processor.path().join("thermal_throttle"));
+        let sensors = sensors.filter(|sensor| sensor.exists());
+        let below_sys = sensors.filter_map(|sensor| sensor.strip_prefix("/sys").map(Path::to_owned).ok());
+        below_sys.filter_map(|sensor| CString::new(sensor.as_os_str().as_bytes()).ok()).collect()
+    })
 }
 
 /// What the processes' end means.
