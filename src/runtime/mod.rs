@@ -44,7 +44,7 @@ pub mod userns;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -97,9 +97,14 @@ pub struct Overlaid {
 }
 
 impl Overlaid {
-    /// Its path in `/dev`, if it is there: such a file is made in the sandbox's own `/dev` and needs no mount.
+    /// Its path in `/dev`, if it is in a directory of its own there: such a file is made in the sandbox's own `/dev` and
+    /// needs no mount.
     fn in_dev(&self) -> Option<&Path> {
-        self.target.strip_prefix("/dev").ok()
+        let path = self.target.strip_prefix("/dev").ok()?;
+        let mut parts = path.components();
+        let Some(Component::Normal(directory)) = parts.next() else { return None };
+        let has_name = parts.clone().next().is_some() && parts.all(|part| matches!(part, Component::Normal(_)));
+        (has_name && !fittings::is_taken(directory)).then_some(path)
     }
 }
 

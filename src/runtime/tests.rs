@@ -683,7 +683,15 @@ fn overlaid_files(lab: &Lab) {
     assert_eq!(tree(&ran.upper), ["etc/"; 0]);
     assert_eq!(fs::metadata(&ran.upper).unwrap().mtime(), 1_000_000, "the root's time is that of the layer below");
 
-    for target in ["relative", "/", "/proc/x", "/dev/shm/x", "/etc/../../x"] {
+    let mut plan = lab.plan("/dev/pipes/script; ls -l /dev/pipes | tail -1 | cut -c1-10");
+    let script = Overlaid { mode: 0o755, ..overlaid("/dev/pipes/script", "#!/bin/sh\necho ran \"$0\"\n", false) };
+    plan.overlaid = vec![overlaid("/etc/hosts", "", false), script];
+    let ran = lab.run(plan);
+    assert_eq!(ran.text(), "ran /dev/pipes/script\n-rwxr-xr-x");
+    assert_eq!(tree(&ran.upper), ["etc/"; 0]);
+
+    let refused = ["relative", "/", "/proc/x", "/dev/shm/x", "/dev/null/x", "/dev/x", "/dev/a/../x", "/etc/../../x"];
+    for target in refused {
         let mut plan = lab.plan("true");
         plan.overlaid = vec![overlaid(target, "", false)];
         assert!(matches!(lab.run(plan).error(), Error::Plan { .. }), "{target}");

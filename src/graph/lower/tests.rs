@@ -646,7 +646,6 @@ fn mistakes_are_errors_at_their_place() {
         ("FROM scratch\nCOPY --from=1 x y", &[("1", "no stage number 1")]),
         ("FROM scratch\nCOPY --from=-1 x y", &[("-1", "no stage number -1")]),
         ("FROM scratch AS a\nFROM scratch\nARG S=a\nCOPY --from=$S x y", &[("$S", "takes no variables")]),
-        ("FROM scratch\nCOPY a b c", &[("c", "no `/` at its end")]),
         ("FROM scratch\nCOPY --chmod=9 a b", &[("9", "neither an octal mode")]),
         ("FROM scratch\nCOPY https://example.com/x y", &[("https://example.com/x", "has to be fetched")]),
         ("FROM scratch\nSTOPSIGNAL SIGTREM", &[("SIGTREM", "not a signal")]),
