@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{self, BaseImage, Bases, layers::Layers};
+use crate::check;
 use crate::context::{self, Context};
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
 use crate::digest::{ContentId, Digest};
@@ -27,7 +28,7 @@ use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
 use crate::progress::Reporter;
 use crate::recipe::reference::Reference;
-use crate::recipe::{Recipe, dockerfile};
+use crate::recipe::{Checks, Recipe, dockerfile};
 use crate::registry::Client;
 use crate::runtime::Cancel;
 use crate::schedule::{self, solve};
@@ -84,6 +85,9 @@ pub struct Built {
     pub exported: Vec<(Destination, Digest)>,
 }
 
+/// The build argument that stands in for a recipe's `# check=`.
+const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -99,6 +103,20 @@ pub enum Error {
     /// The recipe is wrong.
     #[error("{} has errors", .0.source.name)]
     Recipe(Box<Findings>),
+    /// The recipe asks that some warnings fail the build, and there are such.
+    #[error("the recipe asks with `# check=error=true` that warnings fail the build: {}", .rules.join(", "))]
+    Violations {
+        /// The rules broken.
+        rules: Vec<&'static str>,
+    },
+    /// `BUILDKIT_DOCKERFILE_CHECK` cannot be read.
+    #[error("--build-arg {CHECK_ARGUMENT}={value:?}: {reason}")]
+    CheckArgument {
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The context cannot be used.
     #[error(transparent)]
     Context(#[from] context::Error),
@@ -147,7 +165,13 @@ impl Error {
             Self::Step { source, .. } => source.is_environment(),
             Self::Blobs(error) => error.is_environment(),
             Self::Store(_) | Self::Layout(_) => true,
-            Self::ReadRecipe { .. } | Self::Recipe(_) | Self::Context(_) | Self::Cancelled | Self::Document(_) => false,
+            Self::ReadRecipe { .. }
+            | Self::Recipe(_)
+            | Self::Violations { .. }
+            | Self::CheckArgument { .. }
+            | Self::Context(_)
+            | Self::Cancelled
+            | Self::Document(_) => false,
         };
         by_part || is_full_disk(self)
     }
@@ -177,7 +201,7 @@ pub struct Plan {
     pub recipe: Recipe,
     /// The graph.
     pub graph: Graph,
-    /// Warnings of parser and graph.
+    /// Warnings, those that the recipe skips left out.
     pub warnings: Vec<Diagnostic>,
     bases: Bases,
     contexts: BTreeMap<ContextName, Context>,
@@ -193,6 +217,10 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let plan = prepare(request, place)?;
     for warning in &plan.warnings {
         place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.recipe.source, false));
+    }
+    let rules = check::violations(&plan.recipe.checks, &plan.warnings);
+    if !rules.is_empty() {
+        return Err(Error::Violations { rules });
     }
     let executor = executor(&plan, place);
     let solver = solver(&plan, &executor, request, place);
@@ -229,6 +257,50 @@ pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>),
     Ok((plan, status))
 }
 
+/// What a check came to.
+#[derive(Debug)]
+pub struct Checked {
+    /// The recipe and every finding, errors included.
+    pub findings: Findings,
+    /// Why not everything could be checked; errors in the recipe itself are among the findings.
+    pub failure: Option<Error>,
+}
+
+/// Checks a recipe: all of it, unless the request names a target. Looks up base images, fetches no layer, runs nothing.
+///
+/// # Errors
+/// If there is no recipe to check. What goes wrong later is part of the result.
+pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
+    let graph = graph::Request { every_stage: true, ..request.graph.clone() };
+    let request = &Request { graph, ..request.clone() };
+    let recipe_path = recipe_path(request);
+    let source = read_recipe(&recipe_path, request)?;
+    let (mut recipe, mut reported) = dockerfile::parse(&source);
+    override_checks(&mut recipe, request)?;
+    let readable = !reported.iter().any(Diagnostic::is_error);
+    let made = readable.then(|| {
+        let (graph, _, warnings) = resolve(&recipe, request, place)?;
+        let contexts = open_contexts(&graph, request, &recipe_path, place)?;
+        Ok((graph, contexts, warnings))
+    });
+    let (made, failure) = match made {
+        None => (None, None),
+        Some(Ok((graph, contexts, warnings))) => {
+            reported.extend(warnings);
+            (Some((graph, contexts)), None)
+        }
+        Some(Err(Error::Recipe(findings))) => {
+            reported.extend(findings.diagnostics);
+            (None, None)
+        }
+        Some(Err(other)) => (None, Some(other)),
+    };
+    let ignore = made.as_ref().and_then(|(_, contexts)| contexts.get(&ContextName::Main)).map(Context::ignore);
+    let subject = check::Subject { recipe: &recipe, graph: made.as_ref().map(|(graph, _)| graph), ignore };
+    let diagnostics = check::findings(&subject, reported, check::Purpose::Check);
+    Ok(Checked { findings: Findings { source, diagnostics }, failure })
+}
+
 /// Keeps collections away while a build reads and writes the store.
 fn share(place: &Workplace) -> Result<store::Lock, Error> {
     let waiting = &mut |_: &store::LockOwner| match place.cancel.is_cancelled() {
@@ -257,13 +329,30 @@ fn solver<'a>(
 
 /// Recipe and base images → graph and contexts.
 fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
-    let recipe_path = request.recipe.clone().unwrap_or_else(|| request.context.join("Dockerfile"));
+    let recipe_path = recipe_path(request);
     let source = read_recipe(&recipe_path, request)?;
-    let (recipe, mut warnings) = parse(&source)?;
+    let (mut recipe, mut reported) = parse(&source)?;
+    override_checks(&mut recipe, request)?;
     let (graph, bases, more) = resolve(&recipe, request, place)?;
-    warnings.extend(more);
+    reported.extend(more);
     let contexts = open_contexts(&graph, request, &recipe_path, place)?;
+    let ignore = contexts.get(&ContextName::Main).map(Context::ignore);
+    let subject = check::Subject { recipe: &recipe, graph: Some(&graph), ignore };
+    let warnings = check::findings(&subject, reported, check::Purpose::Build);
     Ok(Plan { recipe, graph, warnings, bases, contexts })
+}
+
+fn recipe_path(request: &Request) -> PathBuf {
+    request.recipe.clone().unwrap_or_else(|| request.context.join("Dockerfile"))
+}
+
+/// Lets the build argument say what the recipe's `# check=` would; comments above single instructions stay.
+fn override_checks(recipe: &mut Recipe, request: &Request) -> Result<(), Error> {
+    let Some(value) = request.graph.build_args.get(CHECK_ARGUMENT) else { return Ok(()) };
+    let checks = dockerfile::read_checks(value)
+        .map_err(|reason| Error::CheckArgument { value: value.clone(), reason: reason.message })?;
+    recipe.checks = Checks { local: std::mem::take(&mut recipe.checks.local), ..checks };
+    Ok(())
 }
 
 fn read_recipe(path: &Path, request: &Request) -> Result<SourceFile, Error> {

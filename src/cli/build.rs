@@ -140,6 +140,7 @@ impl Recipe {
             platform_given,
             build_platform,
             source_date_epoch,
+            every_stage: false,
         };
         Ok(Request {
             context,

@@ -35,6 +35,20 @@ pub(super) enum Error {
     /// An output is wrong.
     #[error(transparent)]
     Output(#[from] export::spec::ParseError),
+    /// A check found something. What it found is printed already.
+    #[error("the recipe has findings")]
+    Findings {
+        /// Whether there are errors among them.
+        errors: bool,
+    },
+    /// No rule has this name.
+    #[error("there is no rule named {name}{}", .nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    NoRule {
+        /// The name as given.
+        name: String,
+        /// The nearest name there is.
+        nearest: Option<&'static str>,
+    },
     /// The arguments do not go together.
     #[error("{0}")]
     Usage(String),
@@ -70,7 +84,9 @@ const INTERRUPTED: u8 = 130;
 /// Turns the outcome of a command into an exit code, after saying on standard error what went wrong.
 pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    say(&message(&error));
+    if !matches!(error, Error::Findings { .. }) {
+        say(&message(&error));
+    }
     ExitCode::from(class(&error))
 }
 
@@ -135,14 +151,18 @@ fn class(error: &Error) -> u8 {
     match error {
         Error::Build(error) => class_of_build(error),
         Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) => ENVIRONMENT,
-        Error::NoImage { .. } | Error::Damaged { .. } => BUILD_FAILED,
+        Error::NoImage { .. } | Error::Damaged { .. } | Error::Findings { errors: false } => BUILD_FAILED,
+        Error::Findings { errors: true } | Error::NoRule { .. } => USAGE,
         Error::Settings(_) | Error::Reference(_) | Error::Platform(_) | Error::Output(_) | Error::Usage(_) => USAGE,
     }
 }
 
 fn class_of_build(error: &build::Error) -> u8 {
     match error {
-        build::Error::ReadRecipe { .. } | build::Error::Recipe(_) | build::Error::Context(_) => USAGE,
+        build::Error::ReadRecipe { .. }
+        | build::Error::Recipe(_)
+        | build::Error::CheckArgument { .. }
+        | build::Error::Context(_) => USAGE,
         build::Error::Cancelled => INTERRUPTED,
         other if other.is_environment() => ENVIRONMENT,
         _ => BUILD_FAILED,
@@ -173,6 +193,11 @@ fn hint(error: &Error) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether standard output takes colours: a terminal, and nobody asked for none.
+pub(super) fn stdout_colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether standard error takes colours: a terminal, and nobody asked for none.

@@ -150,6 +150,11 @@ impl Context {
         &self.path
     }
 
+    /// What it hides.
+    pub fn ignore(&self) -> &Ignore {
+        &self.ignore
+    }
+
     /// The ignore pattern that hides a path, whether the path exists or not.
     pub fn hidden_by(&self, path: &Path) -> Option<PatternRef> {
         self.ignore.verdict(path).hidden_by

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::graph::instruction::{StageInProgress, is_shown};
+use crate::graph::lint::{self, Singles};
 use crate::graph::nodes::Nodes;
 use crate::graph::scope::Globals;
 use crate::graph::stage::{Base, PlannedStage, Reached, Stages, Trigger};
@@ -47,8 +48,11 @@ pub fn lower(
         }
     };
     stages.check_sources(&mut findings);
+    lint::default_bases(recipe, request, &mut findings);
     let mut findings = without_errors(findings)?;
-    let reached = stages.reach(target, bases, &mut findings);
+    let everything = request.every_stage && request.target.as_ref().is_none_or(String::is_empty);
+    let wanted = if everything { (0..stages.planned.len()).collect() } else { vec![target] };
+    let reached = stages.reach(wanted, bases, &mut findings);
     // What is wrong with the recipe is said before anything is asked of a registry.
     let mut findings = without_errors(findings)?;
     if !reached.needs.is_empty() {
@@ -61,7 +65,7 @@ pub fn lower(
         lowering.stage(*number, triggers, &mut findings);
     }
     let findings = without_errors(findings)?;
-    Ok(Lowered::Graph(Box::new(lowering.finish(target)), findings))
+    Ok(Lowered::Graph(Box::new(lowering.finish(target, everything)), findings))
 }
 
 fn without_errors(findings: Vec<Diagnostic>) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
@@ -157,6 +161,7 @@ impl<'a> Lowering<'a> {
             shown: usize::from(shows_base(planned)),
             shown_total,
             command_set: false,
+            singles: Singles::default(),
         };
         for trigger in triggers {
             let before = progress.findings.len();
@@ -209,13 +214,13 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn finish(mut self, target: usize) -> Graph {
+    fn finish(mut self, target: usize, everything: bool) -> Graph {
         let state = self.states[target].take().expect("the target was lowered and its state was kept");
         let mut config = state.config;
         let platform = settle_platform(&mut config, &self.request.platform, self.request.platform_given);
         let (history, base_history) = self.whole_history(target);
         config.history = history;
-        let (nodes, target) = self.nodes.finish(state.node);
+        let (nodes, target) = if everything { (self.nodes.all(), state.node) } else { self.nodes.finish(state.node) };
         Graph { nodes, target, config, base: state.base, base_history, platform, epoch: self.globals.epoch }
     }
 

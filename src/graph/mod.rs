@@ -12,6 +12,7 @@ mod chmod;
 mod copy;
 mod history;
 mod instruction;
+mod lint;
 mod nodes;
 mod path;
 mod ports;
@@ -45,6 +46,9 @@ pub struct Request {
     pub build_platform: Platform,
     /// Seconds since 1970 that no time in a new layer may exceed.
     pub source_date_epoch: Option<i64>,
+    /// Whether stages that no target needs are lowered too, where there is no `target`: what is found in them counts
+    /// when a recipe is checked.
+    pub every_stage: bool,
 }
 
 /// A base image the graph refers to.
@@ -63,7 +67,7 @@ pub struct NodeId(pub usize);
 /// What has to be made. Nodes stand after everything they need; equal nodes are one.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    /// The nodes the target needs, and no others.
+    /// The nodes the target needs, and no others unless [`Request::every_stage`] asks for them.
     pub nodes: Vec<Node>,
     /// The node whose chain of layers is the image's.
     pub target: NodeId,

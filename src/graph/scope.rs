@@ -94,6 +94,16 @@ impl Arguments {
     }
 }
 
+/// A word with what its expansion looked up.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) value: String,
+    /// Variables that have a value, each once.
+    pub(super) set: Vec<String>,
+    /// Variables that have none, each once.
+    pub(super) unset: Vec<String>,
+}
+
 /// What holds before the first stage.
 #[derive(Debug)]
 pub(super) struct Globals {
@@ -181,6 +191,26 @@ impl Globals {
             findings.push(finding);
         }
         Some(value)
+    }
+
+    /// What a word of `FROM` says and which variables that took; `None` where it says nothing. Reports nothing.
+    pub(super) fn look_into(&self, word: &Word) -> Option<Seen> {
+        let (set, unset) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        let look_up = |name: &str| {
+            let value = self.environment.get(name).map(str::to_owned);
+            let mut names = if value.is_some() { set.borrow_mut() } else { unset.borrow_mut() };
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+            value
+        };
+        let value = variable::expand(&word.value, self.escape, &look_up).ok()?;
+        Some(Seen { value, set: set.into_inner(), unset: unset.into_inner() })
+    }
+
+    /// The value of an argument before the first stage.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.environment.get(name)
     }
 
     /// Proxies given by `--build-arg`, under both spellings, but for names that the step has already.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::graph::advice::did_you_mean;
 use crate::graph::scope::Globals;
-use crate::graph::{ImageRequest, Request, unsupported};
+use crate::graph::{ImageRequest, Request, lint, unsupported};
 use crate::image::config::ImageConfig;
 use crate::recipe::platform::Platform;
 use crate::recipe::{Instruction, Recipe, Stage, Step, Word, dockerfile, variable};
@@ -105,6 +105,7 @@ impl<'a> Stages<'a> {
 
     fn base(&self, stage: &Stage, globals: &Globals, findings: &mut Vec<Diagnostic>) -> Option<Base> {
         let name = globals.expand_in_from(&stage.base, findings)?;
+        lint::platform_of_base(stage, globals, findings);
         let platform = match &stage.platform {
             Some(word) => self.base_platform(word, globals, findings)?,
             None => self.platform.clone(),
@@ -227,15 +228,14 @@ impl<'a> Stages<'a> {
         Diagnostic::error(span, format!("stages copy from each other in a circle: {}", names.join(" → ")))
     }
 
-    /// What the target needs: bases, sources of copies, and what the triggers of known bases add to these.
+    /// What these stages need: bases, sources of copies, and what the triggers of known bases add to these.
     pub(super) fn reach(
         &self,
-        target: usize,
+        mut waiting: Vec<usize>,
         bases: &BTreeMap<ImageRequest, ImageConfig>,
         findings: &mut Vec<Diagnostic>,
     ) -> Reached {
         let mut reached = Reached::default();
-        let mut waiting = vec![target];
         while let Some(number) = waiting.pop() {
             if reached.stages.contains_key(&number) {
                 continue;

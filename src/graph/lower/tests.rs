@@ -26,6 +26,7 @@ fn request() -> Request {
         platform_given: false,
         build_platform: platform("linux/amd64"),
         source_date_epoch: None,
+        every_stage: false,
     }
 }
 
