@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use crate::base::{self, BaseImage, Bases, layers::Layers};
 use crate::check;
 use crate::context::{self, Context};
-use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
+use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span, nearest};
 use crate::digest::{ContentId, Digest};
 use crate::execute::Executor;
 use crate::export::{
@@ -21,6 +22,7 @@ use crate::export::{
 };
 use crate::graph::explain::Status;
 use crate::graph::lower::{Lowered, lower};
+use crate::graph::outline::{self, Outline};
 use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId, Op};
 use crate::image::assemble::{Base, Built as BuiltLayer, Image, assemble};
 use crate::image::manifest::Descriptor;
@@ -28,7 +30,7 @@ use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
 use crate::progress::Reporter;
 use crate::recipe::reference::Reference;
-use crate::recipe::{Checks, Recipe, dockerfile};
+use crate::recipe::{Checks, Network, Recipe, dockerfile};
 use crate::registry::Client;
 use crate::runtime::Cancel;
 use crate::schedule::{self, solve};
@@ -51,6 +53,16 @@ pub struct Request {
     pub use_cache: bool,
     /// Whether names of base images are looked up anew.
     pub pull: bool,
+    /// Stages, by name in any case, for which results of earlier builds do not count.
+    pub fresh_stages: Vec<String>,
+    /// The network of steps that do not ask for one.
+    pub network: Network,
+    /// Names that steps can resolve besides those the machine knows; never part of a key.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Labels of the image, over those of the recipe.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the image's manifest, over our own.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What a build works with.
@@ -77,12 +89,12 @@ pub struct Workplace {
 pub struct Built {
     /// The digest of the image's configuration.
     pub image_id: Digest,
-    /// The digest of the manifest in the local store.
-    pub digest: Digest,
+    /// The manifest in the local store.
+    pub descriptor: Descriptor,
     /// The names the image got.
     pub names: Vec<Reference>,
-    /// Where else it went, with the digest of the manifest there.
-    pub exported: Vec<(Destination, Digest)>,
+    /// Where else it went, with the manifest there.
+    pub exported: Vec<(Destination, Descriptor)>,
 }
 
 /// The build argument that stands in for a recipe's `# check=`.
@@ -222,7 +234,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     if !rules.is_empty() {
         return Err(Error::Violations { rules });
     }
-    let executor = executor(&plan, place);
+    let executor = executor(&plan, request, place);
     let solver = solver(&plan, &executor, request, place);
     let solved = schedule::run(&plan.graph, &solver, place.slots);
     for context in plan.contexts.values() {
@@ -240,7 +252,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     }
     Ok(Built {
         image_id: image.config.descriptor.digest,
-        digest: image.manifest.descriptor.digest,
+        descriptor: image.manifest.descriptor,
         names: request.names.clone(),
         exported,
     })
@@ -252,9 +264,21 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
 /// See [`Error`].
 pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>), Error> {
     let plan = prepare(request, place)?;
-    let executor = executor(&plan, place);
+    let executor = executor(&plan, request, place);
     let status = solver(&plan, &executor, request, place).status();
     Ok((plan, status))
+}
+
+/// What the request's target takes, with the recipe. Looks up nothing.
+///
+/// # Errors
+/// If the recipe cannot be read, or has mistakes.
+pub fn outline(request: &Request) -> Result<(Recipe, Outline), Error> {
+    let source = read_recipe(&recipe_path(request), request)?;
+    let (recipe, _) = parse(&source)?;
+    let outline = outline::outline(&recipe, &request.graph)
+        .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source, diagnostics })))?;
+    Ok((recipe, outline))
 }
 
 /// What a check came to.
@@ -310,21 +334,28 @@ fn share(place: &Workplace) -> Result<store::Lock, Error> {
     Ok(place.store.share(waiting)?)
 }
 
-fn executor<'a>(plan: &'a Plan, place: &'a Workplace) -> Executor<'a> {
+fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> Executor<'a> {
     let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
     let layers = Layers { store, bases: &plan.bases, client, reporter, cancel, xattr: *xattr, owners: *owners };
     let epoch = plan.graph.epoch;
-    Executor { store, layers, bases: &plan.bases, contexts: &plan.contexts, cancel, epoch }
+    Executor { store, layers, bases: &plan.bases, contexts: &plan.contexts, cancel, epoch, hosts: &request.hosts }
 }
 
 fn solver<'a>(
     plan: &'a Plan,
     executor: &'a Executor<'a>,
-    request: &Request,
+    request: &'a Request,
     place: &'a Workplace,
 ) -> solve::Solver<'a> {
     let Workplace { store, reporter, .. } = place;
-    solve::Solver { graph: &plan.graph, executor, store, reporter, use_cache: request.use_cache }
+    solve::Solver {
+        graph: &plan.graph,
+        executor,
+        store,
+        reporter,
+        use_cache: request.use_cache,
+        fresh: &request.fresh_stages,
+    }
 }
 
 /// Recipe and base images → graph and contexts.
@@ -333,13 +364,27 @@ fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
     let source = read_recipe(&recipe_path, request)?;
     let (mut recipe, mut reported) = parse(&source)?;
     override_checks(&mut recipe, request)?;
-    let (graph, bases, more) = resolve(&recipe, request, place)?;
+    let (mut graph, bases, more) = resolve(&recipe, request, place)?;
     reported.extend(more);
+    graph.config.config.labels.extend(request.labels.clone());
+    graph.set_network(request.network);
+    warn_of_unknown_stages(&recipe, request, place);
     let contexts = open_contexts(&graph, request, &recipe_path, place)?;
     let ignore = contexts.get(&ContextName::Main).map(Context::ignore);
     let subject = check::Subject { recipe: &recipe, graph: Some(&graph), ignore };
     let warnings = check::findings(&subject, reported, check::Purpose::Build);
     Ok(Plan { recipe, graph, warnings, bases, contexts })
+}
+
+/// Says of every name in `--no-cache-filter` that no stage has it; Docker ignores such names.
+fn warn_of_unknown_stages(recipe: &Recipe, request: &Request, place: &Workplace) {
+    let names = || recipe.stages.iter().filter_map(|stage| Some(stage.name.as_ref()?.value.as_str()));
+    for wanted in &request.fresh_stages {
+        if !names().any(|name| name.eq_ignore_ascii_case(wanted)) {
+            let nearest = nearest(wanted, names()).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            place.reporter.warning(format!("--no-cache-filter {wanted} names no stage of the recipe{nearest}"));
+        }
+    }
 }
 
 fn recipe_path(request: &Request) -> PathBuf {
@@ -471,7 +516,7 @@ struct Finish<'a> {
 
 impl Finish<'_> {
     /// Writes every output, then the names in the local store, which make the image visible, last.
-    fn outputs(&self) -> Result<(Image, Vec<(Destination, Digest)>), Error> {
+    fn outputs(&self) -> Result<(Image, Vec<(Destination, Descriptor)>), Error> {
         let store = &self.place.store;
         let mut exported = Vec::new();
         for output in &self.request.outputs {
@@ -486,7 +531,7 @@ impl Finish<'_> {
         Ok((image, exported))
     }
 
-    fn export(&self, output: &Output) -> Result<Digest, Error> {
+    fn export(&self, output: &Output) -> Result<Descriptor, Error> {
         let (layers, reporter) = (&self.executor.layers, &self.place.reporter);
         let image = self.assemble(|layer| blobs::compressed(layers, reporter, layer, output.compression))?;
         self.put_documents(&image)?;
@@ -502,7 +547,7 @@ impl Finish<'_> {
             Destination::Directory(path) => layout::directory(&content, path)?,
             Destination::Stdout => layout::stream(&content, io::stdout().lock())?,
         }
-        Ok(image.manifest.descriptor.digest)
+        Ok(image.manifest.descriptor)
     }
 
     fn base(&self) -> Option<&BaseImage> {
@@ -538,7 +583,8 @@ impl Finish<'_> {
         });
         let diff_ids = base.map_or(&[][..], |image| &image.config.rootfs.diff_ids);
         let scratch_time = rfc3339(self.executor.epoch.unwrap_or(0));
-        Ok(assemble(&graph.config, graph.base_history, named.as_ref(), diff_ids, &built, &scratch_time)?)
+        let annotations = &self.request.annotations;
+        Ok(assemble(&graph.config, graph.base_history, named.as_ref(), diff_ids, &built, annotations, &scratch_time)?)
     }
 
     fn put_documents(&self, image: &Image) -> Result<(), Error> {

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use crate::build::{self, Built, Request};
+use crate::cli::call::Call;
+use crate::cli::flags::{self, ImageFlags};
 use crate::cli::{exit, print, workplace};
 use crate::export::spec::{Destination, Output};
 use crate::graph;
+use crate::image::manifest::Descriptor;
 use crate::progress::summary::Summary;
 use crate::progress::{Silent, Sink, json, plain, terminal};
 use crate::recipe::platform::Platform;
@@ -46,6 +49,18 @@ pub(super) struct Recipe {
     /// Look up names of base images anew
     #[arg(long)]
     pull: bool,
+
+    /// Ignore results of earlier builds for these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+
+    /// The network of RUN: default, none or host
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
+
+    /// Let RUN resolve a further name
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
+    hosts: Vec<String>,
 }
 
 /// The arguments of `build`.
@@ -53,6 +68,17 @@ pub(super) struct Recipe {
 pub(super) struct Arguments {
     #[command(flatten)]
     recipe: Recipe,
+
+    #[command(flatten)]
+    image: ImageFlags,
+
+    /// Do not build, but: check, outline or targets; with ,format=json as JSON
+    #[arg(long, value_name = "METHOD")]
+    call: Option<String>,
+
+    /// Do not build, but look for mistakes: --call=check
+    #[arg(long, conflicts_with = "call")]
+    check: bool,
 
     /// Name the image in the local store
     #[arg(short, long = "tag", value_name = "NAME")]
@@ -82,12 +108,18 @@ enum Progress {
     /// One JSON event a line
     Rawjson,
     /// Nothing
+    #[value(alias = "none")]
     Quiet,
 }
 
 /// Builds.
 pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
+    let call = if arguments.check { Some("check") } else { arguments.call.as_deref() };
+    let call = call.map_or(Ok(Call::Build), str::parse)?;
+    arguments.image.refuse_attestations()?;
     let mut request = arguments.recipe.request()?;
+    request.labels = arguments.image.labels()?;
+    request.annotations = arguments.image.annotations()?;
     request.names = arguments.tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
     if let Some(name) = request.names.iter().find(|name| name.digest.is_some()) {
         return Err(exit::Error::Usage(format!(
@@ -95,6 +127,10 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
         )));
     }
     request.outputs = arguments.outputs.iter().map(|spec| spec.parse()).collect::<Result<Vec<Output>, _>>()?;
+    if call != Call::Build {
+        return call.answer(&request);
+    }
+    arguments.image.clear()?;
     let to_stdout = request.outputs.iter().any(|output| output.destination == Destination::Stdout);
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(exit::Error::Usage(
@@ -107,6 +143,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     let built = build::build(&request, &place);
     summary.close();
     let built = built?;
+    arguments.image.write(&built)?;
     if !quiet {
         summary.print(&mut std::io::stderr().lock());
     }
@@ -150,6 +187,11 @@ impl Recipe {
             outputs: Vec::new(),
             use_cache: !self.no_cache,
             pull: self.pull,
+            fresh_stages: self.no_cache_filter,
+            network: flags::network(self.network.as_deref())?,
+            hosts: flags::hosts(&self.hosts)?,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
         })
     }
 }
@@ -213,7 +255,7 @@ fn results(built: &Built, quiet: bool) -> String {
     for name in &built.names {
         text += &format!("name {}\n", name.familiar());
     }
-    for (destination, digest) in &built.exported {
+    for (destination, Descriptor { digest, .. }) in &built.exported {
         if let Destination::Archive(path) | Destination::Directory(path) = destination {
             text += &format!("output {} {digest}\n", path.display());
         }

@@ -68,6 +68,14 @@ pub(super) enum Error {
         /// Which document.
         what: &'static str,
     },
+    /// A file about the build cannot be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Signals cannot be caught.
     #[error("signals cannot be caught: {0}")]
     Signals(std::io::Error),
@@ -90,40 +98,41 @@ pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
     ExitCode::from(class(&error))
 }
 
-/// Flags of `docker buildx build` that have no meaning here yet: refused by name, because a flag that is ignored does
-/// harm.
-const NOT_YET: [&str; 31] = [
-    "--add-host",
-    "--allow",
-    "--annotation",
-    "--attest",
-    "--build-context",
-    "--builder",
-    "--cache-from",
-    "--cache-to",
-    "--call",
-    "--cgroup-parent",
-    "--check",
-    "--iidfile",
-    "--label",
-    "--load",
-    "--metadata-file",
-    "--network",
-    "--no-cache-filter",
-    "--policy",
-    "--provenance",
-    "--push",
-    "--resource",
-    "--sbom",
-    "--secret",
-    "--shm-size",
-    "--ssh",
-    "--ulimit",
-    "--memory",
-    "--cpus",
-    "--squash",
-    "--explain",
-    "--isolation",
+/// Flags of `docker build` that have no meaning here yet, with what to do instead where there is something: refused by
+/// name, because a flag that is ignored does harm.
+const NOT_YET: &[(&str, &str)] = &[
+    ("--allow", ""),
+    ("--build-context", ""),
+    ("--builder", "there is one builder, this program"),
+    ("--cache-from", ""),
+    ("--cache-to", ""),
+    ("--cgroup-parent", ""),
+    ("--compress", ""),
+    ("--cpu-period", ""),
+    ("--cpu-quota", ""),
+    ("--cpu-shares", ""),
+    ("--cpus", ""),
+    ("--cpuset-cpus", ""),
+    ("--cpuset-mems", ""),
+    ("--explain", "strata graph shows why a step would run"),
+    ("--force-rm", "nothing is left behind by a failed build"),
+    ("--isolation", ""),
+    (
+        "--load",
+        "write --output type=oci,dest=image.tar and load that into Docker, or name the image with -t to keep it here",
+    ),
+    ("--memory", ""),
+    ("--memory-swap", ""),
+    ("--policy", ""),
+    ("--push", "write --output type=oci,dest=DIR,tar=false and push that with another tool"),
+    ("--resource", ""),
+    ("--rm", "nothing is left behind by a build"),
+    ("--secret", ""),
+    ("--security-opt", ""),
+    ("--shm-size", ""),
+    ("--squash", ""),
+    ("--ssh", ""),
+    ("--ulimit", ""),
 ];
 
 /// Says what is wrong with the command line.
@@ -132,8 +141,9 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
         (error.kind(), error.get(ContextKind::InvalidArg))
     {
         let name = flag.split('=').next().unwrap_or(flag);
-        if NOT_YET.contains(&name) {
-            say(&format!("error: {name} is not supported yet\n"));
+        if let Some((_, instead)) = NOT_YET.iter().find(|(flag, _)| *flag == name) {
+            let hint = if instead.is_empty() { String::new() } else { format!("hint: {instead}\n") };
+            say(&format!("error: {name} is not supported yet\n{hint}"));
             return ExitCode::from(USAGE);
         }
     }
@@ -150,7 +160,9 @@ fn say(text: &str) {
 fn class(error: &Error) -> u8 {
     match error {
         Error::Build(error) => class_of_build(error),
-        Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) => ENVIRONMENT,
+        Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) | Error::Write { .. } => {
+            ENVIRONMENT
+        }
         Error::NoImage { .. } | Error::Damaged { .. } | Error::Findings { errors: false } => BUILD_FAILED,
         Error::Findings { errors: true } | Error::NoRule { .. } => USAGE,
         Error::Settings(_) | Error::Reference(_) | Error::Platform(_) | Error::Output(_) | Error::Usage(_) => USAGE,

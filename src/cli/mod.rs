@@ -3,8 +3,10 @@
 //! One file a command. Results go to standard output, everything else to standard error. Nothing imports this module.
 
 mod build;
+mod call;
 mod check;
 mod exit;
+mod flags;
 mod graph;
 mod images;
 mod inspect;

@@ -161,6 +161,8 @@ pub struct Executor<'a> {
     pub cancel: &'a Cancel,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
+    /// Names that steps can resolve besides those the machine knows (`--add-host`).
+    pub hosts: &'a [(String, std::net::IpAddr)],
 }
 
 impl Executor<'_> {

@@ -6,6 +6,7 @@
 
 pub mod explain;
 pub mod lower;
+pub mod outline;
 
 mod advice;
 mod chmod;
@@ -245,6 +246,20 @@ impl Op {
             Self::Run(RunOp { parent, .. })
             | Self::Copy(CopyOp { parent, .. })
             | Self::Mkdir(MkdirOp { parent, .. }) => Some(*parent),
+        }
+    }
+}
+
+impl Graph {
+    /// Gives every step that asked for no network of its own the build's.
+    pub fn set_network(&mut self, network: crate::recipe::Network) {
+        for node in &mut self.nodes {
+            if let Op::Run(run) = &mut node.op
+                && run.network == crate::recipe::Network::Default
+                && network == crate::recipe::Network::None
+            {
+                run.network = network;
+            }
         }
     }
 }

@@ -31,3 +31,7 @@ mod bad_input;
 mod rootless;
 // images, inspect, rm, graph.
 mod commands;
+// check, --check, --call.
+mod checks;
+// Every flag of `docker buildx build`.
+mod flags;

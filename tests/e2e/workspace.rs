@@ -375,6 +375,12 @@ impl Finished {
         self
     }
 
+    /// Fails the test unless it ended with this code.
+    pub(crate) fn ended_with(self, code: i32) -> Self {
+        assert_eq!(self.code(), Some(code), "{}", self.describe());
+        self
+    }
+
     /// Fails the test unless it ended with this code and said each of these on standard error, starting with `error:`
     /// on a line of its own and without a panic.
     #[track_caller]

@@ -707,7 +707,7 @@ fn doubtful_things_are_warned_of() {
         ("FROM scratch\nENV A=$B", &[], &[("$B", "`$B` is not defined")]),
         ("FROM scratch\nENV A=${B:-c} D=${E:+f}", &[], &[]),
         ("FROM scratch\nARG B\nENV A=$B", &[], &[]),
-        ("FROM scratch\nRUN $x\nCMD $x\nENTRYPOINT $x", &[], &[]),
+        ("FROM scratch\nSHELL [\"s\"]\nRUN $x\nCMD $x\nENTRYPOINT $x", &[], &[]),
         ("FROM scratch\nCOPY <<F /x\n$y\nF", &[], &[("$y\n", "`$y` is not defined")]),
         ("FROM scratch\nCOPY <<'F' /x\n$y\nF", &[], &[]),
         ("ARG V=1\nFROM alpine:1$W", &[], &[("alpine:1$W", "`$W`, which no `ARG`")]),
