@@ -171,7 +171,8 @@ impl Scene {
     /// Copies from the directory as a context, or as a stage where owners count.
     fn run(&self, op: &CopyOp, as_stage: bool) -> Result<Vec<String>, String> {
         let parent = view(&self.path("parent"));
-        let owner = op.chown.as_deref().map(|spec| owner::for_files(spec, &parent)).transpose();
+        let owner =
+            op.chown.as_deref().map(|spec| owner::for_files(spec, &parent).map(|found| found.owner)).transpose();
         let owner = owner.map_err(|error| chain(&error))?;
         let (context, stage) = (self.context(), view(&self.path("from")));
         let from: &dyn crate::layer::tree::Tree = if as_stage { &stage } else { &context };
