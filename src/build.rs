@@ -14,7 +14,10 @@ use crate::context::{self, Context};
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
 use crate::digest::{ContentId, Digest};
 use crate::execute::Executor;
-use crate::export::{self, blobs, layout, spec::{Destination, Output}};
+use crate::export::{
+    blobs, layout,
+    spec::{Destination, Output},
+};
 use crate::graph::explain::Status;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId, Op};
@@ -103,7 +106,7 @@ pub enum Error {
     #[error("base image {reference} cannot be used")]
     Base {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The recipe, with the place that names the image.
         at: Box<Findings>,
         /// Why.
@@ -136,6 +139,28 @@ pub enum Error {
     Document(#[from] serde_json::Error),
 }
 
+impl Error {
+    /// Whether this machine, and not the recipe, is the cause.
+    pub fn is_environment(&self) -> bool {
+        let by_part = match self {
+            Self::Base { source, .. } => source.is_environment(),
+            Self::Step { source, .. } => source.is_environment(),
+            Self::Blobs(error) => error.is_environment(),
+            Self::Store(_) | Self::Layout(_) => true,
+            Self::ReadRecipe { .. } | Self::Recipe(_) | Self::Context(_) | Self::Cancelled | Self::Document(_) => false,
+        };
+        by_part || is_full_disk(self)
+    }
+}
+
+/// Whether a disk without room is anywhere among the causes.
+fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| full.contains(&error.kind()))
+}
+
 /// A recipe with what was found in it.
 #[derive(Debug, Clone)]
 pub struct Findings {
@@ -148,8 +173,8 @@ pub struct Findings {
 /// A build up to its graph.
 #[derive(Debug)]
 pub struct Plan {
-    /// The recipe's text.
-    pub source: SourceFile,
+    /// The recipe.
+    pub recipe: Recipe,
     /// The graph.
     pub graph: Graph,
     /// Warnings of parser and graph.
@@ -167,7 +192,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let _shared = share(place)?;
     let plan = prepare(request, place)?;
     for warning in &plan.warnings {
-        place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.source, false));
+        place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.recipe.source, false));
     }
     let executor = executor(&plan, place);
     let solver = solver(&plan, &executor, request, place);
@@ -220,7 +245,12 @@ fn executor<'a>(plan: &'a Plan, place: &'a Workplace) -> Executor<'a> {
     Executor { store, layers, bases: &plan.bases, contexts: &plan.contexts, cancel, epoch }
 }
 
-fn solver<'a>(plan: &'a Plan, executor: &'a Executor<'a>, request: &Request, place: &'a Workplace) -> solve::Solver<'a> {
+fn solver<'a>(
+    plan: &'a Plan,
+    executor: &'a Executor<'a>,
+    request: &Request,
+    place: &'a Workplace,
+) -> solve::Solver<'a> {
     let Workplace { store, reporter, .. } = place;
     solve::Solver { graph: &plan.graph, executor, store, reporter, use_cache: request.use_cache }
 }
@@ -233,13 +263,14 @@ fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
     let (graph, bases, more) = resolve(&recipe, request, place)?;
     warnings.extend(more);
     let contexts = open_contexts(&graph, request, &recipe_path, place)?;
-    Ok(Plan { source, graph, warnings, bases, contexts })
+    Ok(Plan { recipe, graph, warnings, bases, contexts })
 }
 
 fn read_recipe(path: &Path, request: &Request) -> Result<SourceFile, Error> {
     let failed = |source| Error::ReadRecipe { path: path.to_owned(), source };
     let bytes = std::fs::read(path).map_err(failed)?;
-    let text = String::from_utf8(bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
     let name = if request.recipe.is_some() { path.to_string_lossy().into_owned() } else { "Dockerfile".to_owned() };
     Ok(SourceFile { name: name.into(), text: text.into() })
 }
@@ -268,7 +299,10 @@ fn resolve(recipe: &Recipe, request: &Request, place: &Workplace) -> Result<(Gra
                 [one] => vec![look_up(one)],
                 many => {
                     let threads: Vec<_> = many.iter().map(|one| scope.spawn(move || look_up(one))).collect();
-                    threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+                    threads
+                        .into_iter()
+                        .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                        .collect()
                 }
             }
         });
@@ -279,7 +313,12 @@ fn resolve(recipe: &Recipe, request: &Request, place: &Workplace) -> Result<(Gra
     }
 }
 
-fn open_contexts(graph: &Graph, request: &Request, recipe_path: &Path, place: &Workplace) -> Result<BTreeMap<ContextName, Context>, Error> {
+fn open_contexts(
+    graph: &Graph,
+    request: &Request,
+    recipe_path: &Path,
+    place: &Workplace,
+) -> Result<BTreeMap<ContextName, Context>, Error> {
     let used = graph.nodes.iter().filter_map(|node| match &node.op {
         Op::Context(name) => Some(name.clone()),
         _ => None,
@@ -287,7 +326,9 @@ fn open_contexts(graph: &Graph, request: &Request, recipe_path: &Path, place: &W
     let mut contexts = BTreeMap::new();
     for name in used.collect::<BTreeSet<_>>() {
         let ignore = context::ignore_patterns(&request.context, Some(recipe_path))?;
-        let place_of_index = ContentId::from(blake3::hash(std::path::absolute(&request.context).unwrap_or_default().as_os_str().as_encoded_bytes()));
+        let place_of_index = ContentId::from(blake3::hash(
+            std::path::absolute(&request.context).unwrap_or_default().as_os_str().as_encoded_bytes(),
+        ));
         let index = place.store.context_index_path(&place_of_index);
         contexts.insert(name, Context::open(&request.context, ignore, Some(index))?);
     }
@@ -295,9 +336,11 @@ fn open_contexts(graph: &Graph, request: &Request, recipe_path: &Path, place: &W
 }
 
 fn base_failed(recipe: &Recipe, reference: &Reference, source: base::Error) -> Error {
-    let named = recipe.stages.iter().find(|stage| stage.base.value.parse().is_ok_and(|name: Reference| name == *reference));
-    let span = named.map_or(recipe.stages.first().map_or(Span::default(), |stage| stage.base.span), |stage| stage.base.span);
-    Error::Base { reference: reference.clone(), at: finding(&recipe.source, span, sentence(&source)), source: Box::new(source) }
+    let (span, help) = recipe.place_of_image(reference);
+    let mut finding = Diagnostic::error(span, sentence(&source));
+    finding.help = help;
+    let at = Box::new(Findings { source: recipe.source.clone(), diagnostics: vec![finding] });
+    Error::Base { reference: Box::new(reference.clone()), at, source: Box::new(source) }
 }
 
 fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
@@ -306,7 +349,22 @@ fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
         return Error::Cancelled;
     }
     let origin = &plan.graph[node].origin;
-    Error::Step { title: origin.title(), at: finding(&plan.source, origin.span, sentence(&error)), source: Box::new(error) }
+    if let solve::Error::Execute(crate::execute::Error::Base(cause)) = &error
+        && let Some(reference) = cause.reference()
+    {
+        // A step is only the first to want the layer: what is wrong is the image.
+        let (span, _) = plan.recipe.place_of_image(reference);
+        return Error::Step {
+            title: origin.title(),
+            at: finding(&plan.recipe.source, span, sentence(&error)),
+            source: Box::new(error),
+        };
+    }
+    Error::Step {
+        title: origin.title(),
+        at: finding(&plan.recipe.source, origin.span, sentence(&error)),
+        source: Box::new(error),
+    }
 }
 
 fn finding(source: &SourceFile, span: Span, message: String) -> Box<Findings> {
@@ -374,7 +432,10 @@ impl Finish<'_> {
         made
     }
 
-    fn assemble(&self, mut blob: impl FnMut(crate::digest::DiffId) -> Result<Descriptor, blobs::Error>) -> Result<Image, Error> {
+    fn assemble(
+        &self,
+        mut blob: impl FnMut(crate::digest::DiffId) -> Result<Descriptor, blobs::Error>,
+    ) -> Result<Image, Error> {
         let graph = &self.plan.graph;
         let mut built = Vec::new();
         for solve::Made { layer, created } in self.made() {

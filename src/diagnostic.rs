@@ -3,8 +3,14 @@
 //! Takes spans and sentences from everything that reads a recipe; gives them rendered, with the source line
 //! and a caret. Never decides whether a build goes on: that is [`Severity`] read by the caller.
 
+mod nearest;
+mod render;
+
 use std::ops::Range;
 use std::sync::Arc;
+
+pub use self::nearest::nearest;
+pub use self::render::{line_column, render};
 
 /// A text the user wrote, with the name it is shown by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +111,11 @@ impl Diagnostic {
             label: String::new(),
             help: None,
         }
+    }
+
+    /// Whether it stops the build.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
     }
 
     /// The same with a few words under the caret.

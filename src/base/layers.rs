@@ -27,8 +27,13 @@ pub enum Error {
         layer: DiffId,
     },
     /// The registry did not give the blob.
-    #[error(transparent)]
-    Registry(#[from] registry::Error),
+    #[error("a layer of {} cannot be fetched", reference.familiar())]
+    Registry {
+        /// The image the layer belongs to.
+        reference: Box<Reference>,
+        /// Why.
+        source: registry::Error,
+    },
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -36,7 +41,7 @@ pub enum Error {
     #[error("layer {} of {reference} cannot be unpacked", .blob.digest)]
     Unpack {
         /// The image the layer belongs to.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The blob.
         blob: Box<Descriptor>,
         /// What is wrong with it.
@@ -46,7 +51,7 @@ pub enum Error {
     #[error("layer {} of {reference} holds {found}, but the image's configuration says {expected}", .blob.digest)]
     WrongDiffId {
         /// The image the layer belongs to.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The blob.
         blob: Box<Descriptor>,
         /// What the configuration says.
@@ -65,6 +70,27 @@ pub enum Error {
     /// Another failure, or the user, ended the build.
     #[error("the build was cancelled")]
     Cancelled,
+}
+
+impl Error {
+    /// The base image that is the cause, if one is.
+    pub fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Registry { reference, .. } | Self::Unpack { reference, .. } | Self::WrongDiffId { reference, .. } => {
+                Some(reference)
+            }
+            Self::Lost { .. } | Self::Store(_) | Self::Read { .. } | Self::Cancelled => None,
+        }
+    }
+
+    /// Whether this machine or its network, and not an image, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Registry { source, .. } => source.is_about_the_network(),
+            Self::Store(_) | Self::Read { .. } => true,
+            Self::Lost { .. } | Self::Unpack { .. } | Self::WrongDiffId { .. } | Self::Cancelled => false,
+        }
+    }
 }
 
 /// What is wrong with a blob that should be a layer.
@@ -117,7 +143,8 @@ impl Layers<'_> {
         let missing: Vec<usize> = (0..found.len()).filter(|&n| found[n].is_none()).collect();
         for batch in missing.chunks(AT_ONCE) {
             let fetched: Vec<_> = std::thread::scope(|scope| {
-                let threads: Vec<_> = batch.iter().map(|&n| scope.spawn(move || self.fetch(chain.layers()[n]))).collect();
+                let threads: Vec<_> =
+                    batch.iter().map(|&n| scope.spawn(move || self.fetch(chain.layers()[n]))).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Cancelled))).collect()
             });
             for (&n, stored) in batch.iter().zip(fetched) {
@@ -136,7 +163,11 @@ impl Layers<'_> {
         if self.store.blob_path(&blob.digest).is_none() {
             let task = self.reporter.start(&fetch_title(reference, blob));
             let fetched = self.lock(&format!("blob-{}", blob.digest.hex()), &task).and_then(|_lock| {
-                if self.store.blob_path(&blob.digest).is_some() { Ok(()) } else { self.download(reference, blob, &task, None) }
+                if self.store.blob_path(&blob.digest).is_some() {
+                    Ok(())
+                } else {
+                    self.download(reference, blob, &task, None)
+                }
             });
             task.finish(fetched.as_ref().err().map(ToString::to_string));
             fetched?;
@@ -152,7 +183,13 @@ impl Layers<'_> {
         fetched
     }
 
-    fn fetch_locked(&self, layer: DiffId, reference: &Reference, blob: &Descriptor, task: &Task<'_>) -> Result<StoredLayer, Error> {
+    fn fetch_locked(
+        &self,
+        layer: DiffId,
+        reference: &Reference,
+        blob: &Descriptor,
+        task: &Task<'_>,
+    ) -> Result<StoredLayer, Error> {
         let _lock = self.lock(&format!("blob-{}", blob.digest.hex()), task)?;
         if let Some(stored) = self.store.layer(&layer)? {
             return Ok(stored);
@@ -167,43 +204,58 @@ impl Layers<'_> {
             None => {
                 let (sender, receiver) = sync_channel(16);
                 std::thread::scope(|scope| {
-                    let unpacking = scope.spawn(|| unpack_blob(Incoming::new(receiver), &tree, self.xattr, self.owners));
+                    let unpacking =
+                        scope.spawn(|| unpack_blob(Incoming::new(receiver), &tree, self.xattr, self.owners));
                     self.download(reference, blob, task, Some(sender))?;
                     unpacking.join().map_err(|_| Error::Cancelled)
                 })?
             }
         };
-        let unpacked = unpacked.map_err(|source| Error::Unpack { reference: reference.clone(), blob: Box::new(blob.clone()), source })?;
+        let unpacked = unpacked.map_err(|source| Error::Unpack {
+            reference: Box::new(reference.clone()),
+            blob: Box::new(blob.clone()),
+            source,
+        })?;
         let Unpacked { measured, left_out } = unpacked;
         for left_out in left_out {
             self.reporter.warning(format!("{}: {left_out}", reference.familiar()));
         }
         if measured.diff_id != layer {
             return Err(Error::WrongDiffId {
-                reference: reference.clone(),
+                reference: Box::new(reference.clone()),
                 blob: Box::new(blob.clone()),
                 expected: layer,
                 found: measured.diff_id,
             });
         }
-        Ok(self.store.publish_layer(&layer, &tree, LayerMeta {
-            tar_size: measured.size,
-            entries: measured.entries,
-            origin: Origin::Pulled { reference: reference.to_string() },
-            clamp: None,
-            forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],
-        })?)
+        Ok(self.store.publish_layer(
+            &layer,
+            &tree,
+            LayerMeta {
+                tar_size: measured.size,
+                entries: measured.entries,
+                origin: Origin::Pulled { reference: reference.to_string() },
+                clamp: None,
+                forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],
+            },
+        )?)
     }
 
     /// Fetches a blob into the store, and hands a copy of its bytes to whoever unpacks them.
-    fn download(&self, reference: &Reference, blob: &Descriptor, task: &Task<'_>, copy: Option<SyncSender<Vec<u8>>>) -> Result<(), Error> {
+    fn download(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        task: &Task<'_>,
+        copy: Option<SyncSender<Vec<u8>>>,
+    ) -> Result<(), Error> {
         let mut sink = Tee { writer: self.store.blob_writer()?, copy, cancel: self.cancel };
         let progress = |done: u64| task.transferred(done, Some(blob.size));
         let fetched = self.client.fetch_blob(reference, blob, &mut sink, &progress);
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        fetched?;
+        fetched.map_err(|source| Error::Registry { reference: Box::new(reference.clone()), source })?;
         sink.writer.commit(Some((&blob.digest, blob.size)))?;
         Ok(())
     }

@@ -44,7 +44,7 @@ pub enum Error {
     #[error("{document} of {reference} is not valid JSON of its kind: {source}")]
     Document {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// `the manifest` or `the configuration`.
         document: &'static str,
         /// What the JSON reader said.
@@ -54,12 +54,23 @@ pub enum Error {
     #[error("{reference} is broken: its manifest has {layers} layers and its configuration {diff_ids}")]
     LayerCount {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Layers of the manifest.
         layers: usize,
         /// DiffIDs of the configuration.
         diff_ids: usize,
     },
+}
+
+impl Error {
+    /// Whether this machine or its network, and not the recipe, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.is_about_the_network(),
+            Self::Store(_) => true,
+            Self::Document { .. } | Self::LayerCount { .. } => false,
+        }
+    }
 }
 
 /// Every base image of one build.
@@ -88,7 +99,11 @@ impl Bases {
         let image = image(reference, resolved.pin(), resolved.document, resolved.config)?;
         store.put_blob(&resolved.manifest_bytes)?;
         store.put_blob(&resolved.config_bytes)?;
-        store.remember_pull(reference, platform, &PulledImage { manifest: resolved.manifest, index: resolved.index, resolved_at: now() })?;
+        store.remember_pull(
+            reference,
+            platform,
+            &PulledImage { manifest: resolved.manifest, index: resolved.index, resolved_at: now() },
+        )?;
         Ok(image)
     }
 
@@ -159,17 +174,30 @@ fn stored(store: &Store, reference: &Reference, pulled: &PulledImage) -> Result<
 }
 
 fn read(reference: &Reference, digest: Digest, manifest: &[u8], config: &[u8]) -> Result<BaseImage, Error> {
-    image(reference, digest, parse(reference, "the manifest", manifest)?, parse(reference, "the configuration", config)?)
+    image(
+        reference,
+        digest,
+        parse(reference, "the manifest", manifest)?,
+        parse(reference, "the configuration", config)?,
+    )
 }
 
 fn image(reference: &Reference, digest: Digest, manifest: Manifest, config: ImageConfig) -> Result<BaseImage, Error> {
     let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
     if layers != diff_ids {
-        return Err(Error::LayerCount { reference: reference.clone(), layers, diff_ids });
+        return Err(Error::LayerCount { reference: Box::new(reference.clone()), layers, diff_ids });
     }
     Ok(BaseImage { digest, manifest, config })
 }
 
-fn parse<T: serde::de::DeserializeOwned>(reference: &Reference, document: &'static str, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Document { reference: reference.clone(), document, source })
+fn parse<T: serde::de::DeserializeOwned>(
+    reference: &Reference,
+    document: &'static str,
+    bytes: &[u8],
+) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|source| Error::Document {
+        reference: Box::new(reference.clone()),
+        document,
+        source,
+    })
 }

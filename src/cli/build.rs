@@ -90,12 +90,16 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     let mut request = arguments.recipe.request()?;
     request.names = arguments.tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
     if let Some(name) = request.names.iter().find(|name| name.digest.is_some()) {
-        return Err(exit::Error::Usage(format!("{name} cannot be given to an image: a name with a digest names one already")));
+        return Err(exit::Error::Usage(format!(
+            "{name} cannot be given to an image: a name with a digest names one already"
+        )));
     }
     request.outputs = arguments.outputs.iter().map(|spec| spec.parse()).collect::<Result<Vec<Output>, _>>()?;
     let to_stdout = request.outputs.iter().any(|output| output.destination == Destination::Stdout);
     if to_stdout && std::io::stdout().is_terminal() {
-        return Err(exit::Error::Usage("an archive is not written to a terminal: add dest=FILE to --output".to_owned()));
+        return Err(exit::Error::Usage(
+            "an archive is not written to a terminal: add dest=FILE to --output".to_owned(),
+        ));
     }
     let quiet = arguments.quiet || arguments.progress == Progress::Quiet;
     let summary = Arc::new(Summary::new(view(arguments.progress, quiet)));
@@ -119,14 +123,24 @@ impl Recipe {
         let build_platform = Platform::host();
         let platform = match &self.platform {
             Some(text) if text.contains(',') => {
-                return Err(exit::Error::Usage("several platforms at once are not supported yet: give one --platform".to_owned()));
+                return Err(exit::Error::Usage(
+                    "several platforms at once are not supported yet: give one --platform".to_owned(),
+                ));
             }
             Some(text) => text.parse()?,
             None => build_platform.clone(),
         };
         let build_args = build_args(&self.build_args)?;
         let source_date_epoch = source_date_epoch(&build_args)?;
-        let graph = graph::Request { target: self.target, build_args, platform, build_platform, source_date_epoch };
+        let platform_given = self.platform.is_some();
+        let graph = graph::Request {
+            target: self.target,
+            build_args,
+            platform,
+            platform_given,
+            build_platform,
+            source_date_epoch,
+        };
         Ok(Request {
             context,
             recipe: self.file,
@@ -196,7 +210,7 @@ fn results(built: &Built, quiet: bool) -> String {
     }
     let mut text = format!("image {}\n", built.image_id);
     for name in &built.names {
-        text += &format!("name {}@{}\n", name.familiar(), built.digest);
+        text += &format!("name {}\n", name.familiar());
     }
     for (destination, digest) in &built.exported {
         if let Destination::Archive(path) | Destination::Directory(path) = destination {

@@ -1,6 +1,5 @@
 //! Outcome → exit code, error → message with its place in the recipe and a hint.
 
-use std::error::Error as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use crate::build::{self, Findings};
 use crate::diagnostic::render;
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
-use crate::{base, export, execute, registry, settings, store};
+use crate::{export, settings, store};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -78,15 +77,44 @@ pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
 /// Flags of `docker buildx build` that have no meaning here yet: refused by name, because a flag that is ignored does
 /// harm.
 const NOT_YET: [&str; 31] = [
-    "--add-host", "--allow", "--annotation", "--attest", "--build-context", "--builder", "--cache-from", "--cache-to",
-    "--call", "--cgroup-parent", "--check", "--iidfile", "--label", "--load", "--metadata-file", "--network",
-    "--no-cache-filter", "--policy", "--provenance", "--push", "--resource", "--sbom", "--secret", "--shm-size", "--ssh",
-    "--ulimit", "--memory", "--cpus", "--squash", "--explain", "--isolation",
+    "--add-host",
+    "--allow",
+    "--annotation",
+    "--attest",
+    "--build-context",
+    "--builder",
+    "--cache-from",
+    "--cache-to",
+    "--call",
+    "--cgroup-parent",
+    "--check",
+    "--iidfile",
+    "--label",
+    "--load",
+    "--metadata-file",
+    "--network",
+    "--no-cache-filter",
+    "--policy",
+    "--provenance",
+    "--push",
+    "--resource",
+    "--sbom",
+    "--secret",
+    "--shm-size",
+    "--ssh",
+    "--ulimit",
+    "--memory",
+    "--cpus",
+    "--squash",
+    "--explain",
+    "--isolation",
 ];
 
 /// Says what is wrong with the command line.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
-    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) = (error.kind(), error.get(ContextKind::InvalidArg)) {
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
         let name = flag.split('=').next().unwrap_or(flag);
         if NOT_YET.contains(&name) {
             say(&format!("error: {name} is not supported yet\n"));
@@ -116,26 +144,9 @@ fn class_of_build(error: &build::Error) -> u8 {
     match error {
         build::Error::ReadRecipe { .. } | build::Error::Recipe(_) | build::Error::Context(_) => USAGE,
         build::Error::Cancelled => INTERRUPTED,
-        build::Error::Store(_) | build::Error::Layout(_) => ENVIRONMENT,
-        other if is_about_this_machine(other) => ENVIRONMENT,
+        other if other.is_environment() => ENVIRONMENT,
         _ => BUILD_FAILED,
     }
-}
-
-/// Whether anything in an error's chain of causes is the machine's doing and not the recipe's.
-fn is_about_this_machine(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<store::Error>()
-            || error.downcast_ref::<registry::Error>().is_some_and(registry::Error::is_unreachable)
-            || error.downcast_ref::<base::Error>().is_some_and(|error| matches!(error, base::Error::Store(_)))
-            || error.downcast_ref::<execute::Error>().is_some_and(execute::Error::is_environment)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 fn message(error: &Error) -> String {
@@ -143,7 +154,11 @@ fn message(error: &Error) -> String {
     match error {
         Error::Build(build::Error::Recipe(findings)) => rendered(findings, colour),
         Error::Build(build::Error::Base { at, .. } | build::Error::Step { at, .. }) => rendered(at, colour),
-        other => format!("error: {}\n{}", build::sentence(other), hint(other).map(|hint| format!("hint: {hint}\n")).unwrap_or_default()),
+        other => format!(
+            "error: {}\n{}",
+            build::sentence(other),
+            hint(other).map(|hint| format!("hint: {hint}\n")).unwrap_or_default()
+        ),
     }
 }
 

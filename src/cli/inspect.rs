@@ -43,7 +43,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
             "config": stored.config,
             "layers": layers(&stored),
         })),
-        Format::Text => print(&text(&name, &descriptor, &stored)),
+        Format::Text => print(&text(&name, &stored)),
     }
 }
 
@@ -86,7 +86,7 @@ fn steps(stored: &Stored) -> impl Iterator<Item = (&Descriptor, String, &str)> {
     })
 }
 
-fn text(name: &Reference, descriptor: &Descriptor, stored: &Stored) -> String {
+fn text(name: &Reference, stored: &Stored) -> String {
     let Stored { manifest, config } = stored;
     let run = &config.config;
     let words = |words: &Option<Vec<String>>| words.as_ref().map(|words| json!(words).to_string());
@@ -97,7 +97,6 @@ fn text(name: &Reference, descriptor: &Descriptor, stored: &Stored) -> String {
     let mut rows = vec![
         ("name", Some(name.familiar())),
         ("id", Some(manifest.config.digest.to_string())),
-        ("digest", Some(descriptor.digest.to_string())),
         ("created", config.created.clone()),
         ("author", config.author.clone()),
         ("platform", Some(format!("{}/{}", config.os, config.architecture))),
@@ -115,9 +114,13 @@ fn text(name: &Reference, descriptor: &Descriptor, stored: &Stored) -> String {
     rows.extend(run.env.iter().map(|variable| ("env", Some(variable.clone()))));
     rows.extend(run.labels.iter().map(|(name, value)| ("label", Some(format!("{name}={value}")))));
     rows.extend(run.on_build.iter().map(|trigger| ("onbuild", Some(trigger.clone()))));
-    let rows: Vec<Vec<String>> = rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_owned(), value?])).collect();
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_owned(), value?])).collect();
     let mut lines = vec![["LAYER", "SIZE", "MADE BY"].map(str::to_owned).to_vec()];
-    lines.extend(steps(stored).map(|(layer, _, step)| vec![layer.digest.hex()[..12].to_owned(), size(layer.size), one_line(step)]));
+    lines.extend(
+        steps(stored)
+            .map(|(layer, _, step)| vec![layer.digest.hex()[..12].to_owned(), size(layer.size), one_line(step)]),
+    );
     format!("{}\n{}", table(&rows), table(&lines))
 }
 

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 /// Columns of words, each as wide as its widest word, two blanks apart.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|n| rows.iter().filter_map(|row| row.get(n)).map(|word| word.chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|n| rows.iter().filter_map(|row| row.get(n)).map(|word| word.chars().count()).max().unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for row in rows {
         let line: Vec<String> = row.iter().zip(&widths).map(|(word, width)| format!("{word:width$}")).collect();
@@ -18,7 +19,8 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 
 /// A size in decimal units, as Docker shows them.
 pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    const UNITS: [(&str, u64); 4] =
+        [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
     match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
         Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
         None => format!("{bytes} B"),

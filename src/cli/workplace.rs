@@ -48,7 +48,8 @@ pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
 fn store_root() -> Result<PathBuf, Error> {
     let set = |name: &str| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
     if let Some(root) = set("STRATA_ROOT") {
-        return std::path::absolute(&root).map_err(|error| Error::Usage(format!("STRATA_ROOT={}: {error}", root.display())));
+        return std::path::absolute(&root)
+            .map_err(|error| Error::Usage(format!("STRATA_ROOT={}: {error}", root.display())));
     }
     if rustix::process::geteuid().is_root() && !userns::needed() {
         return Ok("/var/lib/strata".into());

@@ -1,7 +1,7 @@
 //! The files a build may read: a directory, less what its ignore patterns hide, as a [`Tree`].
 //!
 //! Takes a directory, patterns and the place of a stat index; gives entries and content digests. Each directory is listed once
-//! and each unchanged file is read never: its digest is remembered beside its `stat` result ([`index`]). Never writes into the
+//! and each unchanged file is read never: its digest is remembered beside its `stat` result (`index`). Never writes into the
 //! context, never copies it to look at it, and never follows a symbolic link: a link is an entry like any other, so nothing
 //! outside the directory can be read through one. Files count as owned by 0:0, whoever owns them here.
 

@@ -7,11 +7,11 @@ pub mod copy;
 pub mod mkdir;
 pub mod owner;
 mod run;
+pub mod stage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::{self, Bases, layers::Layers};
 use crate::context::ignore::PatternRef;
@@ -28,6 +28,7 @@ use crate::runtime::{self, Cancel};
 use crate::store::{self, LayerMeta, Origin, Store};
 
 pub use copy::select::Selection;
+use owner::Owner;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,7 @@ pub enum Error {
     Owner(#[from] owner::Error),
     /// The working directory could not be made.
     #[error(transparent)]
-    Mkdir(#[from] mkdir::Error),
+    Mkdir(#[from] stage::Error),
     /// The layers the step starts from cannot be had.
     #[error(transparent)]
     Base(#[from] base::layers::Error),
@@ -118,7 +119,8 @@ impl Error {
     pub fn is_environment(&self) -> bool {
         match self {
             Self::Runtime(error) => error.is_environment(),
-            Self::Store(_) | Self::Host { .. } => true,
+            Self::Base(error) => error.is_environment(),
+            Self::Store(_) | Self::Host { .. } | Self::Layers { .. } => true,
             _ => false,
         }
     }
@@ -167,7 +169,14 @@ impl Executor<'_> {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn execute(&self, op: &Op, key: &Key, inputs: &[Chain], files: Option<Files>, task: &Task<'_>) -> Result<DiffId, Error> {
+    pub fn execute(
+        &self,
+        op: &Op,
+        key: &Key,
+        inputs: &[Chain],
+        files: Option<Files>,
+        task: &Task<'_>,
+    ) -> Result<DiffId, Error> {
         match op {
             Op::Run(op) => run::run(self, op, key, &inputs[0], task),
             Op::Copy(op) => {
@@ -213,10 +222,14 @@ impl Executor<'_> {
         View::over(&trees, self.xattr()).map_err(failed)
     }
 
-    /// The directories of a chain, topmost first, fetching what is missing.
+    /// The directories of a chain, topmost first, fetching what is missing. A layer that is in the chain several times
+    /// counts once, where it is topmost: there it sets everything that it set below. (An overlay refuses the same
+    /// directory twice, and steps that change nothing all make the same layer.)
     fn trees(&self, chain: &Chain) -> Result<Vec<PathBuf>, Error> {
         let mut trees = self.layers.trees(chain)?;
         trees.reverse();
+        let mut seen = HashSet::new();
+        trees.retain(|tree| seen.insert(tree.clone()));
         Ok(trees)
     }
 
@@ -234,7 +247,7 @@ impl Executor<'_> {
         let owner = op.chown.as_deref().map(|spec| owner::for_files(spec, &root)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner, self.now())?;
+        copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
         self.publish(&tree, key, op.epoch)
     }
 
@@ -242,7 +255,8 @@ impl Executor<'_> {
         let root = self.view(parent)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        mkdir::mkdir(op, &root, &tree, self.xattr(), self.now())?;
+        let owner = if op.user.is_empty() { Owner::default() } else { owner::for_files(&op.user, &root)? };
+        mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
         self.publish(&tree, key, op.epoch)
     }
 
@@ -259,17 +273,14 @@ impl Executor<'_> {
         self.store.publish_layer(&measured.diff_id, tree, meta)?;
         Ok(measured.diff_id)
     }
-
-    fn now(&self) -> (i64, u32) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
-    }
 }
 
 fn missing_in_context(error: copy::Error, context: &Context) -> Error {
     match error {
         copy::Error::NotFound { word } => Error::NotFound {
-            hidden: context.hidden_by(Path::new(word.trim_matches('/'))).map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
+            hidden: context
+                .hidden_by(Path::new(word.trim_matches('/')))
+                .map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
             source_path: word,
             place: "the build context".to_owned(),
             nearest: None,

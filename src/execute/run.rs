@@ -10,13 +10,19 @@ use crate::image::chain::Chain;
 use crate::layer::{OverlayXattr, diff};
 use crate::progress::{Stream, Task};
 use crate::recipe;
-use crate::runtime::{self, Identity, Network, Overlaid, OutputStream, Plan, Status};
+use crate::runtime::{self, Identity, Network, OutputStream, Overlaid, Plan, Status};
 
 /// The name a step's host goes by; the same everywhere, because it can end up in a layer. It is BuildKit's.
 const HOSTNAME: &str = "buildkitsandbox";
 
 /// Runs the step and publishes its layer.
-pub(super) fn run(executor: &Executor<'_>, op: &RunOp, key: &Key, parent: &Chain, task: &Task<'_>) -> Result<DiffId, Error> {
+pub(super) fn run(
+    executor: &Executor<'_>,
+    op: &RunOp,
+    key: &Key,
+    parent: &Chain,
+    task: &Task<'_>,
+) -> Result<DiffId, Error> {
     let lowers = executor.trees(parent)?;
     let user = owner::for_process(&op.user, &executor.view(parent)?)?;
     let scratch = executor.store.scratch()?;
@@ -27,7 +33,7 @@ pub(super) fn run(executor: &Executor<'_>, op: &RunOp, key: &Key, parent: &Chain
         work: scratch.dir("work")?,
         userxattr: executor.xattr() == OverlayXattr::User,
         argv: op.argv.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?,
-        env: environment(op, &user.home)?,
+        env: environment(op, user.home.as_deref().unwrap_or("/"))?,
         cwd: PathBuf::from(&op.workdir),
         identity: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
         hostname: HOSTNAME.to_owned(),

@@ -45,6 +45,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether this machine, and not an image, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Layers(error) => error.is_environment(),
+            Self::Store(_) | Self::Compress { .. } => true,
+            Self::Archive { .. } | Self::Changed { .. } => false,
+        }
+    }
+}
+
 /// What a manifest in the local store says of a layer the build made: its plain archive, which is written only when
 /// somebody needs the bytes.
 ///
@@ -60,15 +71,20 @@ pub fn plain(store: &Store, layer: DiffId) -> Result<Descriptor, Error> {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn compressed(layers: &Layers<'_>, reporter: &Reporter, layer: DiffId, compression: Compression) -> Result<Descriptor, Error> {
+pub fn compressed(
+    layers: &Layers<'_>,
+    reporter: &Reporter,
+    layer: DiffId,
+    compression: Compression,
+) -> Result<Descriptor, Error> {
     let store = layers.store;
-    let format = compression.format();
+    let format = form_name(compression);
     let stored = stored(store, layer)?;
     let known = stored.meta.form(&format);
     if let Some(form) = known.filter(|form| store.blob_path(&form.descriptor.digest).is_some()) {
         return Ok(form.descriptor.clone());
     }
-    let task = reporter.start(&format!("export layer {} ({})", &layer.to_string()[..19], compression.name()));
+    let task = reporter.start(&format!("export layer {} as {format}", &layer.to_string()[..19]));
     let written = write(layers, &stored, layer, compression);
     task.finish(written.as_ref().err().map(ToString::to_string));
     let descriptor = written?;
@@ -76,13 +92,28 @@ pub fn compressed(layers: &Layers<'_>, reporter: &Reporter, layer: DiffId, compr
     Ok(descriptor)
 }
 
+/// What the store remembers a form by: everything that decides its bytes.
+fn form_name(compression: Compression) -> String {
+    let version = compression.format();
+    match compression {
+        Compression::None => "tar".to_owned(),
+        Compression::Gzip { level } => format!("gzip-{version}-{level}"),
+        Compression::Zstd { level } => format!("zstd-{version}-{level}"),
+    }
+}
+
 fn stored(store: &Store, layer: DiffId) -> Result<StoredLayer, Error> {
     Ok(store.layer(&layer)?.ok_or(layers::Error::Lost { layer })?)
 }
 
-fn write(layers: &Layers<'_>, stored: &StoredLayer, layer: DiffId, compression: Compression) -> Result<Descriptor, Error> {
+fn write(
+    layers: &Layers<'_>,
+    stored: &StoredLayer,
+    layer: DiffId,
+    compression: Compression,
+) -> Result<Descriptor, Error> {
     let blob = layers.store.blob_writer()?;
-    let mut encoder = Encoder::new(blob, compression).map_err(|source| Error::Compress { layer, source })?;
+    let mut encoder = Encoder::new(compression, blob).map_err(|source| Error::Compress { layer, source })?;
     let measured = archive::write(&stored.tree, layers.xattr, Times { clamp: stored.meta.clamp }, &mut encoder)
         .map_err(|source| Error::Archive { layer, source })?;
     if measured.diff_id != layer {
@@ -91,5 +122,6 @@ fn write(layers: &Layers<'_>, stored: &StoredLayer, layer: DiffId, compression: 
     let mut blob = encoder.finish().map_err(|source| Error::Compress { layer, source })?;
     blob.flush().map_err(|source| Error::Compress { layer, source })?;
     let (digest, size) = blob.commit(None)?;
-    Ok(Descriptor::new(compression.media_type(), digest, size))
+    let media_type = format!("{}{}", media_type::LAYER, compression.media_type_suffix());
+    Ok(Descriptor::new(&media_type, digest, size))
 }

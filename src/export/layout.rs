@@ -97,7 +97,11 @@ impl Content<'_> {
             let platform = Some(self.platform.clone());
             Descriptor { annotations, platform, ..self.image.manifest.descriptor.clone() }
         };
-        if self.names.is_empty() { vec![entry(None)] } else { self.names.iter().map(|name| entry(Some(name))).collect() }
+        if self.names.is_empty() {
+            vec![entry(None)]
+        } else {
+            self.names.iter().map(|name| entry(Some(name))).collect()
+        }
     }
 
     fn index(&self, others: Vec<Descriptor>) -> Result<Vec<u8>, Error> {
@@ -124,7 +128,8 @@ impl Content<'_> {
 
 /// Whether a layout can hold only one of two entries: they have the same name, or the same digest and no name.
 fn same_name(a: &Descriptor, b: &Descriptor) -> bool {
-    let name = |entry: &Descriptor| entry.annotations.get(IMAGE_NAME).or_else(|| entry.annotations.get(REF_NAME)).cloned();
+    let name =
+        |entry: &Descriptor| entry.annotations.get(IMAGE_NAME).or_else(|| entry.annotations.get(REF_NAME)).cloned();
     match (name(a), name(b)) {
         (None, None) => a.digest == b.digest,
         (a, b) => a == b,
@@ -138,10 +143,14 @@ fn same_name(a: &Descriptor, b: &Descriptor) -> bool {
 pub fn archive(content: &Content<'_>, path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     if path.is_dir() {
-        return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory; add tar=false for a layout in it")));
+        return Err(failed(io::Error::new(
+            io::ErrorKind::IsADirectory,
+            "it is a directory; add tar=false for a layout in it",
+        )));
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::Builder::new().prefix(".strata-").permissions(permissions()).tempfile_in(parent).map_err(failed)?;
+    let temporary =
+        tempfile::Builder::new().prefix(".strata-").permissions(permissions()).tempfile_in(parent).map_err(failed)?;
     let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
     stream(content, &mut writer).map_err(|error| relocated(error, path))?;
     writer.flush().map_err(failed)?;
@@ -157,7 +166,9 @@ fn permissions() -> fs::Permissions {
 
 fn relocated(error: Error, destination: &Path) -> Error {
     match error {
-        Error::Write { path, source } if path.as_os_str().is_empty() => Error::Write { path: destination.to_owned(), source },
+        Error::Write { path, source } if path.as_os_str().is_empty() => {
+            Error::Write { path: destination.to_owned(), source }
+        }
         other => other,
     }
 }
@@ -180,7 +191,8 @@ pub fn stream(content: &Content<'_>, sink: impl Write) -> Result<(), Error> {
         tar.append_data(&mut header(size, tar::EntryType::Regular, 0o644), name, &mut file).map_err(failed)?;
     }
     for (name, bytes) in [("index.json", content.index(Vec::new())?.as_slice()), ("oci-layout", OCI_LAYOUT)] {
-        tar.append_data(&mut header(bytes.len() as u64, tar::EntryType::Regular, 0o644), name, bytes).map_err(failed)?;
+        tar.append_data(&mut header(bytes.len() as u64, tar::EntryType::Regular, 0o644), name, bytes)
+            .map_err(failed)?;
     }
     tar.into_inner().and_then(|mut sink| sink.flush()).map_err(failed)
 }
@@ -207,7 +219,8 @@ pub fn directory(content: &Content<'_>, path: &Path) -> Result<(), Error> {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let temporary = tempfile::Builder::new().prefix(".strata-").tempdir_in(parent).map_err(failed)?;
             fill(content, temporary.path())?;
-            fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(failed)?;
+            fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .map_err(failed)?;
             fs::rename(temporary.path(), path).map_err(failed)?;
             // The directory has another name now: there is nothing left to remove.
             let _ = temporary.keep();
@@ -237,7 +250,8 @@ fn fill(content: &Content<'_>, path: &Path) -> Result<(), Error> {
     let index_path = path.join("index.json");
     let others = match fs::read(&index_path) {
         Ok(bytes) => {
-            let index: Index = serde_json::from_slice(&bytes).map_err(|source| Error::Index { path: index_path.clone(), source })?;
+            let index: Index =
+                serde_json::from_slice(&bytes).map_err(|source| Error::Index { path: index_path.clone(), source })?;
             index.manifests
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),

@@ -85,12 +85,16 @@ impl FromStr for Output {
                 "tar" => tar = boolean("tar", value)?,
                 "compression" => compression = value,
                 "compression-level" => level = Some(value),
-                other => return Err(ParseError::Option { found: other.to_owned(), nearest: nearest_of(other, &OPTIONS) }),
+                other => {
+                    return Err(ParseError::Option { found: other.to_owned(), nearest: nearest_of(other, &OPTIONS) });
+                }
             }
         }
         match kind {
             Some("oci") => {}
-            Some(other) => return Err(ParseError::Type { found: other.to_owned(), nearest: nearest_of(other, &TYPES) }),
+            Some(other) => {
+                return Err(ParseError::Type { found: other.to_owned(), nearest: nearest_of(other, &TYPES) });
+            }
             None => return Err(ParseError::Missing { option: "type=", example: "type=oci,dest=image.tar" }),
         }
         Ok(Self { destination: destination(dest, tar)?, compression: parse_compression(compression, level)? })
@@ -111,7 +115,9 @@ fn boolean(option: &'static str, value: &str) -> Result<bool, ParseError> {
 
 fn destination(dest: Option<&str>, tar: bool) -> Result<Destination, ParseError> {
     match (dest, tar) {
-        (Some("") | None, false) => Err(ParseError::Missing { option: "dest=", example: "type=oci,tar=false,dest=DIRECTORY" }),
+        (Some("") | None, false) => {
+            Err(ParseError::Missing { option: "dest=", example: "type=oci,tar=false,dest=DIRECTORY" })
+        }
         (Some("-") | None, true) => Ok(Destination::Stdout),
         (Some(""), true) => Err(ParseError::Missing { option: "dest=", example: "type=oci,dest=image.tar" }),
         (Some(path), true) => Ok(Destination::Archive(path.into())),
@@ -129,8 +135,8 @@ fn parse_compression(name: &str, level: Option<&str>) -> Result<Compression, Par
         }),
     };
     match name {
-        "gzip" => Ok(Compression::Gzip { level: in_range(1..=12, 6, "1 to 12")?.into() }),
-        "zstd" => Ok(Compression::Zstd { level: in_range(1..=22, 3, "1 to 22")?.into() }),
+        "gzip" => Ok(Compression::Gzip { level: in_range(1..=12, 6, "1 to 12")? }),
+        "zstd" => Ok(Compression::Zstd { level: in_range(1..=22, 3, "1 to 22")? }),
         "uncompressed" if level.is_some() => Err(ParseError::Value {
             option: "compression-level",
             value: level.unwrap_or_default().to_owned(),

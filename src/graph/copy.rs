@@ -62,11 +62,12 @@ impl StageInProgress<'_> {
         let chown = self.expand_flag(files.chown.as_ref())?;
         let chmod = self.expand_flag(files.chmod.as_ref())?;
         let exclude = files.exclude.iter().map(|word| self.expand(word)).collect::<Option<_>>()?;
-        let mut heredocs = files.heredocs.iter();
+        let mut heredocs = files.heredocs.iter().peekable();
         let mut paths = Vec::new();
         let mut documents = Vec::new();
         for word in &files.sources {
-            match heredoc_name(&word.value).and_then(|_| heredocs.next()) {
+            let name = word.value.strip_prefix("<<");
+            match heredocs.next_if(|document| name == Some(document.name.as_str())) {
                 Some(document) => documents.push(document),
                 None => paths.push((self.expand(word)?, word.clone())),
             }
@@ -129,13 +130,6 @@ impl StageInProgress<'_> {
         trigger: bool,
     ) -> Option<()> {
         let destination = path::destination(&self.state.config.config.working_dir, &expanded.destination);
-        if expanded.paths.len() + expanded.inline.len() > 1 && !destination.ends_with('/') {
-            let message = format!("several sources need a directory to go to: `{destination}` has no `/` at its end");
-            self.findings.push(
-                Diagnostic::error(files.destination.span, message).help(format!("write `{}/`", expanded.destination)),
-            );
-            return None;
-        }
         let created_by = created_by(&expanded, flavour);
         let mut sources: Vec<CopySource> =
             expanded.paths.iter().map(|(path, _)| CopySource::Path(flavour.source(path))).collect();
@@ -182,10 +176,4 @@ fn created_by(expanded: &Expanded, flavour: Flavour) -> String {
     words.push(expanded.destination.clone());
     words.push("# buildkit".to_owned());
     words.join(" ")
-}
-
-/// The name in a source such as `<<EOF`; `None` for a path.
-fn heredoc_name(word: &str) -> Option<&str> {
-    let word = word.trim_start_matches(|character: char| character.is_ascii_digit()).strip_prefix("<<")?;
-    Some(word.strip_prefix('-').unwrap_or(word)).filter(|name| !name.is_empty())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::graph::nearest::did_you_mean;
+use crate::graph::advice::did_you_mean;
 use crate::graph::nodes::Nodes;
 use crate::graph::scope::{self, Globals, Scope};
 use crate::graph::stage::Stages;

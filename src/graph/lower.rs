@@ -47,6 +47,7 @@ pub fn lower(
         }
     };
     stages.check_sources(&mut findings);
+    let mut findings = without_errors(findings)?;
     let reached = stages.reach(target, bases, &mut findings);
     // What is wrong with the recipe is said before anything is asked of a registry.
     let mut findings = without_errors(findings)?;

@@ -1,17 +1,17 @@
 //! The layer graph: what has to be made, from what, in which order it *may* happen.
 //!
-//! Takes a [`Recipe`], the user's choices ([`Request`]) and the configurations of base images already resolved; gives a
+//! Takes a [`Recipe`](crate::recipe::Recipe), the user's choices ([`Request`]) and the configurations of base images already resolved; gives a
 //! [`Graph`] and the image configuration that goes with its target, or the list of base images it still needs to know.
 //! Pure: same values in, same graph out, byte for byte. Never looks at a file or the network.
 
 pub mod explain;
 pub mod lower;
 
+mod advice;
 mod chmod;
 mod copy;
 mod history;
 mod instruction;
-mod nearest;
 mod nodes;
 mod path;
 mod ports;

@@ -59,7 +59,23 @@ pub(super) fn source_with_pivot(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn cleaning_is_final_and_never_climbs(written in "[a./]{0,12}", workdir in "/[a./]{0,8}") {
+            let cleaned = clean(&written);
+            prop_assert!(cleaned.starts_with('/'));
+            prop_assert!(cleaned.split('/').all(|part| part != ".." && part != "."));
+            prop_assert_eq!(clean(&cleaned), cleaned.clone());
+            prop_assert_eq!(source(&cleaned), source(&written));
+            let to = destination(&workdir, &written);
+            prop_assert_eq!(destination("/elsewhere", &to), to.clone());
+            prop_assert_eq!(clean(&to), if written.starts_with('/') { cleaned } else { clean(&format!("{workdir}/{written}")) });
+        }
+    }
 
     #[test]
     fn no_path_leaves_its_root() {

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::graph::nearest::did_you_mean;
+use crate::graph::advice::did_you_mean;
 use crate::graph::{Request, unsupported};
 use crate::recipe::platform::Platform;
 use crate::recipe::{Arg, Instruction, Recipe, Word, variable};
@@ -360,7 +360,27 @@ fn platform_arguments(recipe: &Recipe, request: &Request) -> Vec<(String, String
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn an_environment_is_a_list_without_its_older_entries(sets in prop::collection::vec(("[a-d]", "[0-9]"), 0..200)) {
+            let mut environment = Environment::default();
+            let mut naive: Vec<(String, String)> = Vec::new();
+            for (name, value) in sets {
+                environment.set(&name, &value);
+                naive.retain(|(known, _)| *known != name);
+                naive.push((name, value));
+            }
+            let pairs: Vec<_> = environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            prop_assert_eq!(&pairs, &naive);
+            for (name, value) in &naive {
+                prop_assert_eq!(environment.get(name), Some(value.as_str()));
+            }
+        }
+    }
 
     #[test]
     fn what_is_set_last_comes_last() {

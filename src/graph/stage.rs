@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::diagnostic::{Diagnostic, Span, Spanned};
-use crate::graph::nearest::did_you_mean;
+use crate::graph::advice::did_you_mean;
 use crate::graph::scope::Globals;
 use crate::graph::{ImageRequest, Request, unsupported};
 use crate::image::config::ImageConfig;

@@ -17,7 +17,7 @@ pub(super) fn refuse(step: &Step, findings: &mut Vec<Diagnostic>) {
 
 fn refuse_in_run(run: &Run, findings: &mut Vec<Diagnostic>) {
     for mount in &run.mounts {
-        findings.push(not_yet(mount.span, &format!("`RUN --mount=type={}`", mount_type(mount))));
+        findings.push(not_yet(mount.span, &mount_name(mount)));
     }
     if let Some(network) = run.network.as_ref().filter(|network| network.value == Network::Host) {
         findings.push(
@@ -61,14 +61,16 @@ fn not_yet(span: Span, what: &str) -> Diagnostic {
     Diagnostic::error(span, format!("{what} is not supported yet")).label("not supported yet")
 }
 
-fn mount_type(mount: &Mount) -> &'static str {
-    match mount.kind {
+fn mount_name(mount: &Mount) -> String {
+    let kind = match mount.kind {
         MountKind::Bind { .. } => "bind",
         MountKind::Cache { .. } => "cache",
         MountKind::Tmpfs { .. } => "tmpfs",
         MountKind::Secret { .. } => "secret",
         MountKind::Ssh { .. } => "ssh",
-    }
+        MountKind::Deferred(_) => return "`RUN --mount`".to_owned(),
+    };
+    format!("`RUN --mount=type={kind}`")
 }
 
 /// How a source that is not a path is fetched.

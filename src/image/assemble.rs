@@ -87,7 +87,8 @@ pub fn assemble(
     scratch_time: &str,
 ) -> serde_json::Result<Image> {
     let mut config = config.clone();
-    let base_time = config.history[..base_history.min(config.history.len())].iter().rev().find_map(|h| h.created.clone());
+    let base_time =
+        config.history[..base_history.min(config.history.len())].iter().rev().find_map(|h| h.created.clone());
     let mut time = base_time.unwrap_or_else(|| scratch_time.to_owned());
     let mut made = built.iter();
     for entry in config.history.iter_mut().skip(base_history) {
@@ -137,7 +138,12 @@ mod tests {
     use crate::image::config::History;
 
     fn history(by: &str, created: Option<&str>, empty_layer: bool) -> History {
-        History { created_by: Some(by.to_owned()), created: created.map(str::to_owned), empty_layer, ..History::default() }
+        History {
+            created_by: Some(by.to_owned()),
+            created: created.map(str::to_owned),
+            empty_layer,
+            ..History::default()
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ const LARGEST_FILE: u64 = 1 << 44;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum EntryKind {
+pub(crate) enum EntryKind {
     /// A regular file; its content follows.
     File,
     /// A further name of a file.
@@ -49,37 +49,37 @@ pub(super) enum EntryKind {
 
 /// One entry.
 #[derive(Debug, Clone)]
-pub(super) struct ArchiveEntry {
+pub(crate) struct ArchiveEntry {
     /// The path as the archive has it.
-    pub(super) name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// What it is.
-    pub(super) kind: EntryKind,
+    pub(crate) kind: EntryKind,
     /// Permission bits.
-    pub(super) mode: u32,
+    pub(crate) mode: u32,
     /// Owner.
-    pub(super) uid: u32,
+    pub(crate) uid: u32,
     /// Group.
-    pub(super) gid: u32,
+    pub(crate) gid: u32,
     /// Last change: seconds and nanoseconds since 1970.
-    pub(super) mtime: (i64, u32),
+    pub(crate) mtime: (i64, u32),
     /// Extended attributes in the order of the archive.
-    pub(super) xattrs: Vec<Attribute>,
+    pub(crate) xattrs: Vec<Attribute>,
 }
 
 impl ArchiveEntry {
     /// The name for people.
-    pub(super) fn shown(&self) -> PathBuf {
+    pub(crate) fn shown(&self) -> PathBuf {
         shown(&self.name)
     }
 }
 
 /// A path of an archive for people.
-pub(super) fn shown(name: &[u8]) -> PathBuf {
+pub(crate) fn shown(name: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(name.to_vec()))
 }
 
 /// The entries of an archive.
-pub(super) struct Entries<'a, R> {
+pub(crate) struct Entries<'a, R> {
     input: &'a mut R,
     /// Content of the current entry that was not read yet.
     content: u64,
@@ -103,12 +103,12 @@ struct Extended {
 
 impl<'a, R: BufRead> Entries<'a, R> {
     /// Reads from the start of an archive.
-    pub(super) fn new(input: &'a mut R) -> Self {
+    pub(crate) fn new(input: &'a mut R) -> Self {
         Self { input, content: 0, padding: 0, current: PathBuf::new() }
     }
 
     /// The next entry; `None` at the archive's end. What was not read of the last entry's content is passed over.
-    pub(super) fn next(&mut self) -> Result<Option<ArchiveEntry>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<ArchiveEntry>, Error> {
         self.skip_content()?;
         let mut extended = Extended::default();
         let mut extends = false;
@@ -131,7 +131,7 @@ impl<'a, R: BufRead> Entries<'a, R> {
     }
 
     /// The content of the current entry, piece by piece; empty at its end.
-    pub(super) fn content(&mut self) -> Result<&[u8], Error> {
+    pub(crate) fn content(&mut self) -> Result<&[u8], Error> {
         let available = self.input.fill_buf().map_err(|source| Error::Stream { source })?;
         if available.is_empty() && self.content > 0 {
             return Err(Error::Truncated { entry: self.current.clone() });
@@ -141,7 +141,7 @@ impl<'a, R: BufRead> Entries<'a, R> {
     }
 
     /// Counts bytes of [`Self::content`] as read.
-    pub(super) fn consume(&mut self, length: usize) {
+    pub(crate) fn consume(&mut self, length: usize) {
         self.input.consume(length);
         self.content -= length as u64;
     }
@@ -286,7 +286,7 @@ impl<'a, R: BufRead> Entries<'a, R> {
             _ => return Err(self.unfit("its type is none that an image can hold")),
         };
         // Only a file has content; for other types the size is left over from whatever the writer looked at.
-        if kind == EntryKind::File {
+        if matches!(raw.typeflag, typeflag::FILE | typeflag::OLD_FILE | typeflag::CONTIGUOUS) {
             let size = extended.size.unwrap_or(raw.size);
             if size > LARGEST_FILE {
                 return Err(self.unfit("it claims to be larger than 16 TiB"));

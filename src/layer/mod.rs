@@ -12,17 +12,19 @@
 pub mod archive;
 pub mod compress;
 pub mod diff;
-mod entries;
+pub(crate) mod entries;
 mod header;
 mod incoming;
 mod inode;
 mod outgoing;
 mod pax;
 mod resolve;
+#[cfg(test)]
+mod sample;
 pub mod tree;
 pub mod unpack;
 pub mod view;
-mod xattr;
+pub(crate) mod xattr;
 
 use crate::digest::DiffId;
 

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn lengths_count_themselves() {
         for (key, value, expected) in [
-            ("path", "a", "10 path=a\n"),
+            ("path", "a", "9 path=a\n"),
             ("path", "", "8 path=\n"),
             ("k", "1234", "9 k=1234\n"),
             ("k", "12345", "11 k=12345\n"),

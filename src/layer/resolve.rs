@@ -57,7 +57,7 @@ pub fn resolve(tree: &dyn Tree, path: &Path, last: Follow) -> io::Result<Resolve
                 return Err(rustix::io::Errno::LOOP.into());
             }
             if target.is_absolute() {
-                walk.to_root();
+                walk.back_to_root();
             }
             for part in parts(target).collect::<Vec<_>>().into_iter().rev() {
                 ahead.push_front(part.to_owned());
@@ -105,7 +105,7 @@ impl Walk {
         }
     }
 
-    fn to_root(&mut self) {
+    fn back_to_root(&mut self) {
         self.path.clear();
         self.entries.truncate(1);
     }

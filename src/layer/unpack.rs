@@ -22,20 +22,25 @@
 //!   does not know) is left out and named in [`Unpacked::left_out`].
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use self::directories::Finish;
+use self::metadata::timestamps;
 use super::entries::{ArchiveEntry, Entries, EntryKind, shown};
 use super::inode::{self, ChildKind};
-use super::xattr::{self, At, DEFAULT_ACL, Place};
+use super::xattr::{self, At};
 use super::{Measured, OPAQUE_MARKER, OverlayXattr, WHITEOUT_PREFIX, incoming};
+
+mod directories;
+mod metadata;
 
 /// Whose the files become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +75,19 @@ pub enum LeftOut {
         /// The attribute's name.
         name: OsString,
     },
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device { entry } => {
+                write!(f, "the device {} cannot be made by this user and is left out", entry.display())
+            }
+            Self::Attribute { entry, name } => {
+                write!(f, "the attribute {} of {} cannot be set here and is left out", name.display(), entry.display())
+            }
+        }
+    }
 }
 
 /// Why a layer could not be unpacked. Entries are named as the archive names them.
@@ -188,13 +206,6 @@ struct Unpacking {
     directories: BTreeMap<Vec<u8>, Finish>,
     left_out: Vec<LeftOut>,
     entries: u64,
-}
-
-/// What would be undone by, or would spoil, what is made in a directory later.
-#[derive(Default)]
-struct Finish {
-    mtime: (i64, u32),
-    default_acl: Option<Vec<u8>>,
 }
 
 type Archive<'a> = Entries<'a, incoming::Incoming>;
@@ -403,183 +414,6 @@ impl Unpacking {
         }
         make().map_err(|error| entry.failed(error))
     }
-
-    fn root_metadata(&mut self, entry: &ArchiveEntry) -> Result<(), Error> {
-        if entry.kind != EntryKind::Directory {
-            return Err(entry.refused("the root of a layer must be a directory"));
-        }
-        let root = Rc::clone(&self.root);
-        self.open_metadata(entry, root.as_fd())?;
-        self.directories.insert(Vec::new(), Finish::of(entry));
-        Ok(())
-    }
-
-    /// Owner, mode and attributes, in the order in which none undoes another: a change of owner clears set-id bits
-    /// and capabilities.
-    fn open_metadata(&mut self, entry: &ArchiveEntry, inode: BorrowedFd<'_>) -> Result<(), Error> {
-        let (uid, gid) = self.owner(entry);
-        rustix::fs::fchown(inode, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .map_err(|error| owner_error(entry, error))?;
-        rustix::fs::fchmod(inode, Mode::from_raw_mode(entry.mode)).map_err(|error| entry.failed(error))?;
-        self.attributes(entry, At::Descriptor(inode))
-    }
-
-    /// The same for what cannot be opened, and its time. A symbolic link has no mode.
-    fn closed_metadata(&mut self, entry: &ArchiveEntry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        let (uid, gid) = self.owner(entry);
-        rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), nofollow)
-            .map_err(|error| owner_error(entry, error))?;
-        if !matches!(entry.kind, EntryKind::Symlink { .. }) {
-            rustix::fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
-                .map_err(|error| entry.failed(error))?;
-        }
-        if !entry.xattrs.is_empty() {
-            self.attributes(entry, At::Path(&xattr::path_in(parent, name)))?;
-        }
-        rustix::fs::utimensat(parent, name, &timestamps(entry.mtime), nofollow).map_err(|error| entry.failed(error))
-    }
-
-    fn owner(&self, entry: &ArchiveEntry) -> (u32, u32) {
-        match self.owners {
-            Owners::Kept => (entry.uid, entry.gid),
-            Owners::Squashed => (0, 0),
-        }
-    }
-
-    fn attributes(&mut self, entry: &ArchiveEntry, at: At<'_>) -> Result<(), Error> {
-        for (name, value) in &entry.xattrs {
-            let is_late = name == DEFAULT_ACL.as_bytes() && entry.kind == EntryKind::Directory;
-            let on_disk = match xattr::place(name, self.xattr) {
-                Place::Name(on_disk) if !is_late => on_disk,
-                Place::Nowhere => {
-                    self.leave_out_attribute(entry.shown(), name);
-                    continue;
-                }
-                Place::Name(_) | Place::Foreign => continue,
-            };
-            match at.set(&on_disk, value) {
-                Ok(()) => {}
-                Err(error) if is_not_taken(error) => self.leave_out_attribute(entry.shown(), name),
-                Err(error) => return Err(entry.failed(error)),
-            }
-        }
-        Ok(())
-    }
-
-    fn leave_out_attribute(&mut self, entry: PathBuf, name: &[u8]) {
-        self.left_out.push(LeftOut::Attribute { entry, name: OsStr::from_bytes(name).to_owned() });
-    }
-
-    /// The directory that an entry goes into, made if the archive did not have it.
-    fn parent(&mut self, entry: &ArchiveEntry, path: &[u8]) -> Result<Rc<OwnedFd>, Error> {
-        if path.is_empty() {
-            return Ok(Rc::clone(&self.root));
-        }
-        if let Some((known, parent)) = &self.last_parent
-            && known == path
-        {
-            return Ok(Rc::clone(parent));
-        }
-        let parent = match self.open_inside(path, OFlags::PATH) {
-            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(entry, path)?,
-            result => result.map_err(|error| entry.failed(error))?,
-        };
-        let parent = Rc::new(parent);
-        self.last_parent = Some((path.to_vec(), Rc::clone(&parent)));
-        Ok(parent)
-    }
-
-    /// Opens a directory by its path in the layer. Symbolic links of the layer are followed inside it.
-    fn open_inside(&self, path: &[u8], access: OFlags) -> rustix::io::Result<OwnedFd> {
-        let path = if path.is_empty() { b"." } else { path };
-        let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        // The kernel gives up on `..` in a link while anything on the system is renamed or mounted (openat2(2)).
-        for _ in 0..100 {
-            match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), inside) {
-                Err(Errno::AGAIN | Errno::INTR) => std::thread::yield_now(),
-                result => return result,
-            }
-        }
-        Err(Errno::AGAIN)
-    }
-
-    fn make_parents(&mut self, entry: &ArchiveEntry, path: &[u8]) -> Result<OwnedFd, Error> {
-        let mut directory = self.open_inside(b"", OFlags::PATH).map_err(|error| entry.failed(error))?;
-        let mut end = 0;
-        for name in path.split(|byte| *byte == b'/') {
-            end += name.len();
-            let so_far = &path[..end];
-            end += 1;
-            directory = match self.open_inside(so_far, OFlags::PATH) {
-                Ok(found) => found,
-                Err(Errno::NOENT | Errno::NOTDIR) => self.make_parent(entry, so_far, directory.as_fd(), name)?,
-                Err(error) => return Err(entry.failed(error)),
-            };
-        }
-        Ok(directory)
-    }
-
-    fn make_parent(
-        &mut self,
-        entry: &ArchiveEntry,
-        path: &[u8],
-        above: BorrowedFd<'_>,
-        name: &[u8],
-    ) -> Result<OwnedFd, Error> {
-        match rustix::fs::mkdirat(above, name, Mode::RWXU) {
-            Err(Errno::EXIST) => {
-                let stat = inode::stat(above, name).map_err(|error| entry.failed(error))?;
-                match inode::child_kind(&stat) {
-                    ChildKind::Whiteout => {
-                        self.make_way_for_directory(above, name).map_err(|error| entry.failed(error))?;
-                    }
-                    ChildKind::Other => {
-                        return Err(
-                            entry.refused("it lies in something that is not a directory, or in a link to nothing")
-                        );
-                    }
-                    _ => return Err(entry.refused("it lies in something that is not a directory")),
-                }
-            }
-            result => result.map_err(|error| entry.failed(error))?,
-        }
-        let made = inode::open_directory(above, name).map_err(|error| entry.failed(error))?;
-        rustix::fs::fchown(&made, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(|error| entry.failed(error))?;
-        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(|error| entry.failed(error))?;
-        self.directories.insert(path.to_vec(), Finish::default());
-        Ok(made)
-    }
-
-    fn finish_directories(&mut self) -> Result<(), Error> {
-        self.last_parent = None;
-        for (path, finish) in std::mem::take(&mut self.directories) {
-            let failed = |error: Errno| Error::Write { entry: shown(&path), source: error.into() };
-            let directory = match self.open_inside(&path, OFlags::RDONLY | OFlags::NOFOLLOW) {
-                // Under another name for the same place (through a link) it may have been replaced since.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                result => result.map_err(failed)?,
-            };
-            if let Some(acl) = finish.default_acl {
-                match At::Descriptor(directory.as_fd()).set(DEFAULT_ACL.as_bytes(), &acl) {
-                    Err(error) if is_not_taken(error) => {
-                        self.leave_out_attribute(shown(&path), DEFAULT_ACL.as_bytes());
-                    }
-                    result => result.map_err(failed)?,
-                }
-            }
-            rustix::fs::futimens(&directory, &timestamps(finish.mtime)).map_err(failed)?;
-        }
-        Ok(())
-    }
-}
-
-impl Finish {
-    fn of(entry: &ArchiveEntry) -> Self {
-        let default_acl = entry.xattrs.iter().find(|(name, _)| name == DEFAULT_ACL.as_bytes());
-        Self { mtime: entry.mtime, default_acl: default_acl.map(|(_, value)| value.clone()) }
-    }
 }
 
 impl ArchiveEntry {
@@ -631,24 +465,6 @@ fn copy_content(entry: &ArchiveEntry, archive: &mut Archive<'_>, file: &OwnedFd)
 fn mknod(parent: BorrowedFd<'_>, name: &[u8], kind: FileType, (major, minor): (u32, u32)) -> rustix::io::Result<()> {
     let mode = if (major, minor) == (0, 0) && kind == FileType::CharacterDevice { 0 } else { 0o600 };
     rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(mode), rustix::fs::makedev(major, minor))
-}
-
-/// A system that has no place for an attribute, as opposed to one that failed.
-fn is_not_taken(error: Errno) -> bool {
-    matches!(error, Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS)
-}
-
-fn owner_error(entry: &ArchiveEntry, error: Errno) -> Error {
-    if error == Errno::INVAL {
-        return Error::UnmappedOwner { entry: entry.shown(), uid: entry.uid, gid: entry.gid };
-    }
-    entry.failed(error)
-}
-
-/// Both times of a file; when it was last read is nothing that an archive knows.
-fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
-    Timestamps { last_access: time, last_modification: time }
 }
 
 #[cfg(test)]

@@ -25,14 +25,14 @@ const LARGEST: usize = 1 << 16;
 const USUAL: usize = 512;
 
 /// The attribute of an access ACL's kin that directories hand on to what is made in them.
-pub(super) const DEFAULT_ACL: &str = "system.posix_acl_default";
+pub(crate) const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 /// A name and its value.
-pub(super) type Attribute = (Vec<u8>, Vec<u8>);
+pub(crate) type Attribute = (Vec<u8>, Vec<u8>);
 
 /// Where an inode's attributes are reached.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum At<'a> {
+pub(crate) enum At<'a> {
     /// An open file or directory.
     Descriptor(BorrowedFd<'a>),
     /// A path whose last part is not followed.
@@ -41,14 +41,14 @@ pub(super) enum At<'a> {
 
 /// A path to a name in an open directory for the calls that know no `*at` form. The first part is a link of the
 /// kernel's to the very directory, so nobody can swap it.
-pub(super) fn path_in(directory: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
+pub(crate) fn path_in(directory: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
     let mut path = path_of(directory);
     path.push(OsStr::from_bytes(name));
     path
 }
 
 /// A path to what a descriptor is open on, also if it was opened with `O_PATH`.
-pub(super) fn path_of(descriptor: BorrowedFd<'_>) -> PathBuf {
+pub(crate) fn path_of(descriptor: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
 }
 
@@ -76,7 +76,7 @@ impl At<'_> {
     }
 
     /// The value of an attribute; `None` where there is none of the name.
-    pub(super) fn get(self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn get(self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         match fitting(|buffer| self.get_into(name, buffer)) {
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
             result => Ok(Some(result?)),
@@ -84,7 +84,7 @@ impl At<'_> {
     }
 
     /// Sets an attribute, whether there is one of the name or not.
-    pub(super) fn set(self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+    pub(crate) fn set(self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
         match self {
             Self::Descriptor(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
             Self::Path(path) => rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()),
@@ -92,7 +92,7 @@ impl At<'_> {
     }
 
     /// Removes an attribute that is there.
-    pub(super) fn remove(self, name: &[u8]) -> rustix::io::Result<()> {
+    pub(crate) fn remove(self, name: &[u8]) -> rustix::io::Result<()> {
         match self {
             Self::Descriptor(fd) => rustix::fs::fremovexattr(fd, name),
             Self::Path(path) => rustix::fs::lremovexattr(path, name),
@@ -100,12 +100,12 @@ impl At<'_> {
     }
 
     /// Whether the overlay takes this directory as hiding everything below it.
-    pub(super) fn is_opaque(self, overlay: OverlayXattr) -> io::Result<bool> {
+    pub(crate) fn is_opaque(self, overlay: OverlayXattr) -> io::Result<bool> {
         Ok(self.get(&record_name(overlay, b"opaque"))?.as_deref() == Some(b"y"))
     }
 
     /// Makes this directory hide everything below it.
-    pub(super) fn make_opaque(self, overlay: OverlayXattr) -> rustix::io::Result<()> {
+    pub(crate) fn make_opaque(self, overlay: OverlayXattr) -> rustix::io::Result<()> {
         self.set(&record_name(overlay, b"opaque"), b"y")
     }
 }
@@ -126,7 +126,7 @@ fn fitting(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rust
 }
 
 /// The full name of one of the overlay's records.
-pub(super) fn record_name(overlay: OverlayXattr, record: &[u8]) -> Vec<u8> {
+pub(crate) fn record_name(overlay: OverlayXattr, record: &[u8]) -> Vec<u8> {
     [overlay.prefix().as_bytes(), record].concat()
 }
 
@@ -152,7 +152,7 @@ fn meaning(name: &[u8], overlay: OverlayXattr) -> Meaning<'_> {
     if belongs_to_image(name) { Meaning::Image(Cow::Borrowed(name)) } else { Meaning::Host }
 }
 
-fn belongs_to_image(name: &[u8]) -> bool {
+pub(crate) fn belongs_to_image(name: &[u8]) -> bool {
     name.starts_with(b"user.")
         || name == b"security.capability"
         || name == b"system.posix_acl_access"
@@ -161,7 +161,7 @@ fn belongs_to_image(name: &[u8]) -> bool {
 
 /// Where an attribute of an archive goes on disk.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place<'a> {
+pub(crate) enum Place<'a> {
     /// Under this name.
     Name(Cow<'a, [u8]>),
     /// It belongs to the image, but this kind of overlay has no place for it.
@@ -172,7 +172,7 @@ pub(super) enum Place<'a> {
 
 /// Where an attribute named in an archive goes. An attribute that would be a record to the overlay is escaped: it
 /// could otherwise redirect a directory to anywhere.
-pub(super) fn place(name: &[u8], overlay: OverlayXattr) -> Place<'_> {
+pub(crate) fn place(name: &[u8], overlay: OverlayXattr) -> Place<'_> {
     let prefix = overlay.prefix().as_bytes();
     if let Some(rest) = name.strip_prefix(prefix) {
         Place::Name(Cow::Owned([prefix, b"overlay.", rest].concat()))
@@ -187,16 +187,16 @@ pub(super) fn place(name: &[u8], overlay: OverlayXattr) -> Place<'_> {
 
 /// All attributes of one inode, sorted out.
 #[derive(Debug, Default)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     /// Those of the image, sorted by name.
-    pub(super) image: Vec<Attribute>,
+    pub(crate) image: Vec<Attribute>,
     /// Names of the overlay's records, without the prefix.
-    pub(super) records: Vec<Vec<u8>>,
+    pub(crate) records: Vec<Vec<u8>>,
 }
 
 impl Attributes {
     /// Reads the attributes of an inode. Values of records are not read.
-    pub(super) fn read(at: At<'_>, overlay: OverlayXattr) -> io::Result<Self> {
+    pub(crate) fn read(at: At<'_>, overlay: OverlayXattr) -> io::Result<Self> {
         let names = at.names()?;
         let mut found = Self::default();
         for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
@@ -216,13 +216,13 @@ impl Attributes {
     }
 
     /// Whether there is a record of this name.
-    pub(super) fn has_record(&self, record: &[u8]) -> bool {
+    pub(crate) fn has_record(&self, record: &[u8]) -> bool {
         self.records.iter().any(|name| name == record)
     }
 
     /// A record that makes the inode mean something other than what it looks like, if there is one: the overlay
     /// would find its content or its children elsewhere.
-    pub(super) fn misleading_record(&self) -> Option<&[u8]> {
+    pub(crate) fn misleading_record(&self) -> Option<&[u8]> {
         const HARMLESS: [&[u8]; 7] = [b"opaque", b"origin", b"impure", b"nlink", b"upper", b"uuid", b"protattr"];
         self.records.iter().map(Vec::as_slice).find(|record| !HARMLESS.contains(record))
     }

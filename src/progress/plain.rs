@@ -121,7 +121,8 @@ mod tests {
         view.event(Event::Finished { task: b, elapsed: Duration::ZERO, error: Some("exit code: 1".into()) });
         view.event(Event::Cached { task: TaskId(3), title: "[1/1] RUN c".into() });
         let text = String::from_utf8(view.state.into_inner().unwrap().sink).unwrap();
-        let words: Vec<&str> = text.lines().filter(|line| !line.is_empty()).map(|line| line.rsplit_once(' ').unwrap().1).collect();
+        let words: Vec<&str> =
+            text.lines().filter(|line| !line.is_empty()).map(|line| line.rsplit_once(' ').unwrap().1).collect();
         assert_eq!(words, ["a", "b", "other", "hello", "rest", "1.5s", "1", "c", "CACHED"]);
         assert!(text.contains("#2 ERROR [2/2] RUN b: exit code: 1"));
     }

@@ -48,7 +48,9 @@ impl Terminal {
     }
 
     fn start(&self, title: Arc<str>) -> Shown {
-        let bar = self.bars.add(ProgressBar::new_spinner().with_style(style("{spinner:.cyan} {prefix} {elapsed:.dim} {msg:.dim}")));
+        let bar = self
+            .bars
+            .add(ProgressBar::new_spinner().with_style(style("{spinner:.cyan} {prefix} {elapsed:.dim} {msg:.dim}")));
         bar.set_prefix(shorten(&title, 70));
         bar.enable_steady_tick(TICK);
         Shown { title, bar, output: Lines::default(), last: std::collections::VecDeque::new() }
@@ -139,7 +141,10 @@ mod tests {
             shown.bar.tick();
         }
         let running = screen.contents();
-        assert!(running.contains("[1/3] RUN a cached") && running.contains("[2/3] RUN b") && running.contains("two"), "{running}");
+        assert!(
+            running.contains("[1/3] RUN a cached") && running.contains("[2/3] RUN b") && running.contains("two"),
+            "{running}"
+        );
         let error = Some("exit code: 1".to_owned());
         view.event(Event::Finished { task: TaskId(2), elapsed: Duration::from_secs(1), error });
         let done = screen.contents();

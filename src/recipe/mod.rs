@@ -11,7 +11,8 @@ pub mod variable;
 
 use std::time::Duration;
 
-use crate::diagnostic::{SourceFile, Span, Spanned};
+use crate::diagnostic::{SourceFile, Span, Spanned, nearest};
+use crate::recipe::reference::Reference;
 
 /// A word as written: quotes, escapes and variables are still in it.
 pub type Word = Spanned<String>;
@@ -27,6 +28,66 @@ pub struct Recipe {
     pub global_args: Vec<Step>,
     /// The stages, in order; a recipe that parsed without errors has at least one.
     pub stages: Vec<Stage>,
+    /// What the recipe says about the warnings it wants.
+    pub checks: Checks,
+}
+
+/// Which warnings a recipe asks for: `# check=skip=…;error=…;experimental=…` at its top, and `# check=skip=…` directly
+/// above single instructions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// `skip=`: rules that are switched off.
+    pub skip: RuleSet,
+    /// `experimental=`: rules that are switched on although they are experiments.
+    pub experimental: RuleSet,
+    /// `error=true`: a warning fails the build.
+    pub error: bool,
+    /// For single instructions, in order, the rules that are switched off within the span of each.
+    pub local: Vec<(Span, RuleSet)>,
+}
+
+impl Checks {
+    /// Whether a warning of this rule, at this place, is switched off.
+    pub fn skips(&self, rule: &str, span: Span) -> bool {
+        let until = self.local.partition_point(|(instruction, _)| instruction.start <= span.start);
+        let above = until.checked_sub(1).and_then(|last| self.local.get(last));
+        self.skip.contains(rule)
+            || above.is_some_and(|(instruction, rules)| span.start < instruction.end && rules.contains(rule))
+    }
+}
+
+/// Names of rules, or all rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleSet {
+    /// Whether every rule is meant.
+    pub all: bool,
+    /// The rules named.
+    pub names: Vec<Spanned<String>>,
+}
+
+impl RuleSet {
+    /// Whether this rule is meant; names are case-sensitive.
+    pub fn contains(&self, rule: &str) -> bool {
+        self.all || self.names.iter().any(|name| name.value == rule)
+    }
+}
+
+impl Recipe {
+    /// Where the recipe names an image, and the nearest name of a stage, which may be what was meant. The place is the
+    /// first stage's base for an image that only a variable or a trigger names.
+    pub fn place_of_image(&self, image: &Reference) -> (Span, Option<String>) {
+        let sources = self.stages.iter().flat_map(|stage| &stage.steps).filter_map(|step| match &step.instruction {
+            Instruction::Copy(copy) => copy.from.as_ref(),
+            _ => None,
+        });
+        let mut words = self.stages.iter().map(|stage| &stage.base).chain(sources);
+        let Some(word) = words.find(|word| word.value.parse().is_ok_and(|name: Reference| name == *image)) else {
+            return (self.stages.first().map(|stage| stage.base.span).unwrap_or_default(), None);
+        };
+        let stages = self.stages.iter().filter_map(|stage| Some(stage.name.as_ref()?.value.as_str()));
+        let help = nearest(&word.value, stages).map(|stage| format!("there is a stage named `{stage}`"));
+        (word.span, help)
+    }
 }
 
 /// One stage: a base and the steps on top of it.
@@ -184,7 +245,8 @@ pub struct Mount {
     pub span: Span,
     /// What is mounted.
     pub kind: MountKind,
-    /// Where; absent only where the kind has a default place.
+    /// Where. If absent, the kind's default place: for a secret `/run/secrets/` and the last part of its id, for SSH
+    /// `/run/buildkit/ssh_agent.` and a number, for all others the working directory.
     pub target: Option<Word>,
     /// Whether writing is refused; `None` where nothing was said.
     pub readonly: Option<bool>,
@@ -224,7 +286,7 @@ pub enum MountKind {
     },
     /// A secret, as a file, a variable or both.
     Secret {
-        /// `id=`
+        /// `id=` or `source=`; the last part of the target where absent.
         id: Option<Word>,
         /// `env=`: the variable that holds it.
         env: Option<Word>,
@@ -250,6 +312,9 @@ pub enum MountKind {
         /// `gid=`
         gid: Option<u32>,
     },
+    /// A mount whose type or another key with a fixed set of values contains a variable: the flag's value as written.
+    /// Once the variables are known, [`dockerfile::read_mount`] gives the mount.
+    Deferred(Word),
 }
 
 /// How several steps use one cache mount.

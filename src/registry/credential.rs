@@ -231,7 +231,7 @@ fn explain(error: &CredentialRetrievalError, origin: LoginOrigin, host: &Host) -
     let reason = match error {
         CredentialRetrievalError::HelperFailure { stdout, stderr, .. } => failure(stdout, stderr),
         CredentialRetrievalError::HelperCommunicationError => {
-            "it cannot be run; is it installed, and on the PATH?".to_owned()
+            "it cannot be run, or ended before it was asked; is it installed, and on the PATH?".to_owned()
         }
         _ => "its answer makes no sense".to_owned(),
     };

@@ -358,9 +358,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether no host that could have the answer was reached at all.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::UnknownHost { .. } | Self::Connect { .. } | Self::Proxy { .. })
+    /// Whether no host that could have the answer was reached: the network's doing, or that of whoever set it up.
+    pub fn is_about_the_network(&self) -> bool {
+        self.is_unreachable() || matches!(self, Self::UnknownHost { .. } | Self::Proxy { .. })
     }
 
     /// Whether the same request may do better in a moment.
@@ -440,7 +440,7 @@ fn refusal(login: Option<&LoginOrigin>, target: &Target) -> String {
     let registry = &target.registry;
     match login {
         None => format!(
-            "either it does not exist, or it needs credentials and none were found (`docker login {registry}` stores them)"
+            "either it does not exist, or it needs credentials and none were sent (`docker login {registry}` stores them)"
         ),
         Some(LoginOrigin { path, helper: None }) => {
             format!("either it does not exist, or the credentials in {} do not allow it", path.display())

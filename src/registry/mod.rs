@@ -5,8 +5,8 @@
 //! host sent it: mirrors are asked first, broken transfers are taken up where they broke. Never writes a file, never keeps
 //! a credential beyond the process, and never hands on bytes that nobody asked for.
 //!
-//! The way of one question: [`Client`] picks the host ([`address`]) and asks with what the host wants to see ([`auth`],
-//! [`credential`]) over a connection ([`transport`]), again after a wait if that may help ([`retry`]).
+//! The way of one question: [`Client`] picks the host (`address`) and asks with what the host wants to see (`auth`,
+//! `credential`) over a connection (`transport`), again after a wait if that may help (`retry`).
 
 mod address;
 mod auth;
@@ -135,7 +135,7 @@ impl Client {
         let known = locked(&self.schemes, |schemes| schemes.get(&source.host).copied());
         let known = known.filter(|scheme| source.schemes.contains(scheme));
         let schemes = known.map_or_else(|| source.schemes.clone(), |scheme| vec![scheme]);
-        let mut first = None;
+        let mut failure: Option<Result<Reply<'_>, Error>> = None;
         for scheme in schemes {
             let answer = self.ask_in(scheme, source, question);
             let is_wrong_scheme = match &answer {
@@ -147,9 +147,12 @@ impl Client {
                 locked(&self.schemes, |schemes| schemes.insert(source.host.clone(), scheme));
                 return answer.and_then(Reply::success);
             }
-            first.get_or_insert(answer);
+            failure = Some(match failure {
+                None => answer,
+                Some(earlier) => more_telling(earlier, answer),
+            });
         }
-        first.unwrap_or_else(|| Err(Error::Address { text: source.host.to_string() })).and_then(Reply::success)
+        failure.unwrap_or_else(|| Err(Error::Address { text: source.host.to_string() })).and_then(Reply::success)
     }
 
     /// Asks one source once, and once more with what a `401` demands.
@@ -176,6 +179,18 @@ impl Client {
         reply.drain();
         self.transport.send(&Call { authorization: Some(&better), ..call })
     }
+}
+
+/// Of two failures to talk to a host, in the scheme tried first and the other, the one that says what is wrong.
+fn more_telling<'t>(first: Result<Reply<'t>, Error>, second: Result<Reply<'t>, Error>) -> Result<Reply<'t>, Error> {
+    let is_second_better = match (&first, &second) {
+        // It expects TLS, and we did not like its certificate.
+        (Ok(_) | Err(Error::Protocol { .. }), Err(Error::Tls { reason, .. })) => reason.contains("certificate"),
+        // It does not expect TLS, and plain http nearly worked.
+        (Err(Error::Tls { .. } | Error::Connect { .. }), Err(second)) => second.is_transient(),
+        _ => false,
+    };
+    if is_second_better { second } else { first }
 }
 
 fn locked<T, R>(mutex: &Mutex<T>, with: impl FnOnce(&mut T) -> R) -> R {

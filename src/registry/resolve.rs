@@ -278,51 +278,45 @@ impl Search<'_> {
     }
 
     fn image(&self, descriptor: Descriptor, bytes: Vec<u8>, document: Manifest) -> Result<Resolved, Error> {
-        let config = &document.config;
-        if config.media_type != media_type::CONFIG && config.media_type != media_type::DOCKER_CONFIG {
+        let listed = &document.config;
+        if listed.media_type != media_type::CONFIG && listed.media_type != media_type::DOCKER_CONFIG {
             let target = self.target(Item::Manifest(descriptor.digest));
-            return Err(Error::UnexpectedType { target, media_type: config.media_type.clone() });
+            return Err(Error::UnexpectedType { target, media_type: listed.media_type.clone() });
         }
-        let item = Item::Blob(config.digest);
-        let fetched = self.document(&item, Some(config), CONFIG_LIMIT)?;
-        let malformed = |reason: String| self.malformed(&fetched.host, item.clone(), reason);
-        let read: ImageConfig = serde_json::from_slice(&fetched.bytes).map_err(|error| malformed(error.to_string()))?;
-        let (layers, diff_ids) = (document.layers.len(), read.rootfs.diff_ids.len());
-        if layers != diff_ids {
-            return Err(malformed(format!("it names {diff_ids} layers, but the manifest {layers}")));
-        }
+        let item = Item::Blob(listed.digest);
+        let (fetched, config) = self.obtain(&item, Some(listed), CONFIG_LIMIT, |fetched| {
+            let malformed = |reason: String| self.malformed(&fetched.host, &item, &reason);
+            let config: ImageConfig =
+                serde_json::from_slice(&fetched.bytes).map_err(|error| malformed(error.to_string()))?;
+            let (layers, diff_ids) = (document.layers.len(), config.rootfs.diff_ids.len());
+            if layers == diff_ids {
+                Ok(config)
+            } else {
+                Err(malformed(format!("it names {diff_ids} layers, but the manifest {layers}")))
+            }
+        })?;
         if fetched.is_new {
-            self.documents.keep(config, &fetched.bytes);
+            self.documents.keep(listed, &fetched.bytes);
         }
-        let other = |name: &str| read.other.get(name).and_then(|value| value.as_str()).map(str::to_owned);
         let platform = Platform {
-            os: read.os.clone(),
-            architecture: read.architecture.clone(),
-            variant: read.variant.clone(),
-            os_version: other("os.version"),
+            os: config.os.clone(),
+            architecture: config.architecture.clone(),
+            variant: config.variant.clone(),
+            os_version: config.other.get("os.version").and_then(|value| value.as_str()).map(str::to_owned),
         };
-        Ok(Resolved {
-            index: None,
-            manifest: descriptor,
-            manifest_bytes: bytes,
-            document,
-            config_bytes: fetched.bytes,
-            config: read,
-            platform,
-        })
+        let (manifest_bytes, config_bytes) = (bytes, fetched.bytes);
+        Ok(Resolved { index: None, manifest: descriptor, manifest_bytes, document, config_bytes, config, platform })
     }
 
     /// A manifest or index, which `listed` describes where an index lists it.
     fn manifest(&self, item: Item, listed: Option<&Descriptor>) -> Result<Document, Error> {
-        let fetched = self.document(&item, listed, MANIFEST_LIMIT)?;
-        let announced = listed.map(|listed| listed.media_type.as_str()).or(fetched.media_type.as_deref());
-        let (media_type, content) = match read(&fetched.bytes, announced) {
-            Ok(read) => read,
-            Err(Unread::Foreign(media_type)) => {
-                return Err(Error::UnexpectedType { target: self.target(item), media_type });
-            }
-            Err(Unread::Invalid(reason)) => return Err(self.malformed(&fetched.host, item, reason)),
-        };
+        let (fetched, (media_type, content)) = self.obtain(&item, listed, MANIFEST_LIMIT, |fetched| {
+            let announced = listed.map(|listed| listed.media_type.as_str()).or(fetched.media_type.as_deref());
+            read(&fetched.bytes, announced).map_err(|unread| match unread {
+                Unread::Foreign(media_type) => Error::UnexpectedType { target: self.target(item.clone()), media_type },
+                Unread::Invalid(reason) => self.malformed(&fetched.host, &item, &reason),
+            })
+        })?;
         let descriptor = match listed {
             Some(listed) => listed.clone(),
             None => Descriptor::new(&media_type, Digest::of(&fetched.bytes), fetched.bytes.len() as u64),
@@ -333,29 +327,30 @@ impl Search<'_> {
         Ok(Document { item, descriptor, bytes: fetched.bytes, content })
     }
 
-    /// The bytes of a document: those at hand, else fetched.
-    fn document(&self, item: &Item, listed: Option<&Descriptor>, limit: u64) -> Result<Fetched, Error> {
+    /// A document and what `read` makes of it: the one at hand, else that of the first source whose document can be read.
+    fn obtain<T>(
+        &self,
+        item: &Item,
+        listed: Option<&Descriptor>,
+        limit: u64,
+        read: impl Fn(&Fetched) -> Result<T, Error>,
+    ) -> Result<(Fetched, T), Error> {
         if let Item::Manifest(digest) | Item::Blob(digest) = item
             && let Some(bytes) = self.documents.load(digest)
             && Digest::of(&bytes) == *digest
         {
-            return Ok(Fetched { host: "the local store".to_owned(), media_type: None, bytes, is_new: false });
+            let at_hand = Fetched { host: "the local store".to_owned(), media_type: None, bytes, is_new: false };
+            return read(&at_hand).map(|read| (at_hand, read));
         }
         let client = self.client;
         client.ask_sources(self.reference, |source| {
-            client.patiently(source, |_| {
-                let fetched = client.fetch(source, self.reference, item, limit)?;
-                let actual = fetched.bytes.len() as u64;
-                match listed.map(|listed| listed.size).filter(|expected| *expected != actual) {
-                    None => Ok(fetched),
-                    Some(expected) => Err(Error::WrongSize {
-                        host: fetched.host,
-                        target: self.target(item.clone()),
-                        expected,
-                        actual: Some(actual),
-                    }),
-                }
-            })
+            let fetched = client.patiently(source, |_| client.fetch(source, self.reference, item, limit))?;
+            let actual = fetched.bytes.len() as u64;
+            if let Some(expected) = listed.map(|listed| listed.size).filter(|expected| *expected != actual) {
+                let (host, target) = (fetched.host, self.target(item.clone()));
+                return Err(Error::WrongSize { host, target, expected, actual: Some(actual) });
+            }
+            read(&fetched).map(|read| (fetched, read))
         })
     }
 
@@ -363,8 +358,10 @@ impl Search<'_> {
         Box::new(Target::new(self.reference, item))
     }
 
-    fn malformed(&self, host: &str, item: Item, reason: String) -> Error {
-        Error::Malformed { host: host.to_owned(), target: self.target(item), reason }
+    fn malformed(&self, host: &str, item: &Item, reason: &str) -> Error {
+        // The parser quotes the document, which may say anything at any length.
+        let reason = reason.chars().filter(|c| !c.is_control()).take(300).collect();
+        Error::Malformed { host: host.to_owned(), target: self.target(item.clone()), reason }
     }
 }
 
@@ -378,6 +375,7 @@ enum Unread {
 
 /// As much of a document as tells what it is.
 #[derive(Deserialize)]
+#[serde(expecting = "a manifest or an index")]
 struct Shape {
     #[serde(rename = "schemaVersion")]
     schema_version: Option<u32>,

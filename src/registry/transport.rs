@@ -120,11 +120,15 @@ impl Transport {
             let reply = self.exchange(call, &address, here, authorization)?;
             // A form holds a secret, so it goes nowhere else.
             let Some(location) = reply.location().filter(|_| call.form.is_none()) else { return Ok(reply) };
-            address = redirected(&address, location).map_err(|reason| Error::Redirect {
-                host: reply.origin.host.to_string(),
-                target: Box::new(call.target.clone()),
-                reason,
-            })?;
+            let refuse = |reason| {
+                let (host, target) = (reply.host(), Box::new(call.target.clone()));
+                Error::Redirect { host, target, reason }
+            };
+            address = redirected(&address, location).map_err(refuse)?;
+            // Nobody far away has business with what listens on this machine.
+            if origin(&address)?.host.is_loopback() && !reply.origin.host.is_loopback() {
+                return Err(refuse("it leads to this machine"));
+            }
             reply.drain();
         }
         Err(Error::TooManyRedirects {
@@ -146,22 +150,16 @@ impl Transport {
         if side.origin.scheme == Scheme::Http && !host.is_loopback() && !self.settings.is_insecure(host) {
             return Err(Error::PlainHttp { host: host.to_string(), target: Box::new(side.target) });
         }
-        let mut request = http::Request::builder()
-            .method(call.method.clone())
-            .uri(address.clone())
-            .header(header::ACCEPT, call.accept);
-        if call.from > 0 {
-            request = request.header(header::RANGE, format!("bytes={}-", call.from));
-        }
-        if let Some(authorization) = authorization {
-            request = request.header(header::AUTHORIZATION, authorization.header());
-        }
         let agent = self.agent(&side.origin)?;
         let result = match &call.form {
-            None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
+            None => request(call, address, authorization)
+                .body(())
+                .map_err(ureq::Error::from)
+                .and_then(|request| agent.run(request)),
             Some(form) => {
+                let kind = "application/x-www-form-urlencoded";
                 let request =
-                    request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.as_str());
+                    request(call, address, authorization).header(header::CONTENT_TYPE, kind).body(form.as_str());
                 request.map_err(ureq::Error::from).and_then(|request| agent.run(request))
             }
         };
@@ -230,6 +228,16 @@ impl Transport {
             .max_idle_connections_per_host(16);
         let config = if trust.direct { config.proxy(None) } else { config };
         Ok(config.build().new_agent())
+    }
+}
+
+fn request(call: &Call<'_>, address: &Uri, authorization: Option<&Authorization>) -> http::request::Builder {
+    let request =
+        http::Request::builder().method(call.method.clone()).uri(address.clone()).header(header::ACCEPT, call.accept);
+    let request = if call.from > 0 { request.header(header::RANGE, format!("bytes={}-", call.from)) } else { request };
+    match authorization {
+        Some(authorization) => request.header(header::AUTHORIZATION, authorization.header()),
+        None => request,
     }
 }
 

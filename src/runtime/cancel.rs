@@ -1,7 +1,8 @@
 //! Ending runs from outside.
 //!
-//! A [`Cancel`] is handed to any number of runs; [`Cancel::cancel`] kills the first process of each, and with it, by the
-//! rules of pid namespaces, every other. It is never un-cancelled, and never waits for a process to be gone: the run does.
+//! A [`Cancel`] is handed to any number of runs; [`Cancel::cancel`] kills the first process of each, and with it, by
+//! the rules of pid namespaces, every other. It is never un-cancelled, and never waits for a process to be gone: the
+//! run does.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

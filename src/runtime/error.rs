@@ -1,7 +1,7 @@
 //! What can go wrong with a run, and which step of its set-up it was.
 //!
-//! Gives one [`Error`] for the module. Each message names the thing concerned and, where somebody can do something about
-//! it, the knob. A program that ran and failed is not an error but a [`Status`](super::Status).
+//! Gives one [`Error`] for the module. Each message names the thing concerned and, where somebody can do something
+//! about it, the knob. A program that ran and failed is not an error but a [`Status`](super::Status).
 
 use std::io;
 use std::path::PathBuf;
@@ -203,7 +203,8 @@ stages! {
     /// `/dev/mqueue`.
     MessageQueues: "set up /dev/mqueue", "";
     /// `/proc`.
-    Proc: "mount /proc", "where Strata itself runs in a container, its /proc must not be masked (Docker: --security-opt systempaths=unconfined)";
+    Proc: "mount /proc", "where Strata itself runs in a container, its /proc must not be masked \
+        (Docker: --security-opt systempaths=unconfined)";
     /// Hiding or protecting paths below `/proc`.
     MaskProc: "protect the host's settings below /proc", "";
     /// `/sys`.
@@ -235,9 +236,11 @@ stages! {
     /// The filter of system calls.
     Seccomp: "install the filter of system calls", "the kernel needs CONFIG_SECCOMP_FILTER";
     /// Supplementary groups.
-    Groups: "set the groups of the process", "the ids must be mapped: add a range of ids for this user to /etc/subuid and /etc/subgid";
+    Groups: "set the groups of the process", "the ids must be mapped: \
+        add a range of ids for this user to /etc/subuid and /etc/subgid";
     /// User and group.
-    User: "set the user and group of the process", "the ids must be mapped: add a range of ids for this user to /etc/subuid and /etc/subgid";
+    User: "set the user and group of the process", "the ids must be mapped: \
+        add a range of ids for this user to /etc/subuid and /etc/subgid";
     /// The remaining sets of capabilities.
     Capabilities: "set the capabilities of the process", "";
     /// Signals.
@@ -286,10 +289,16 @@ fn searched(path: Option<&str>) -> String {
 fn namespaces_hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::EPERM) => " (the capability CAP_SYS_ADMIN is needed, as root or in a user namespace)",
-        Some(libc::ENOSPC) => " (a limit below /proc/sys/user, such as max_pid_namespaces or max_mnt_namespaces, is reached)",
+        Some(libc::ENOSPC) => {
+            " (a limit below /proc/sys/user, such as max_pid_namespaces or max_mnt_namespaces, is reached)"
+        }
         Some(libc::EAGAIN) => " (the limit on processes is reached: ulimit -u, pids.max)",
-        Some(libc::ENOSYS) => " (Linux 5.12 or newer is needed, and a seccomp policy around Strata must let clone3 through)",
-        Some(libc::EINVAL) => " (the kernel was built without one of the mount, pid, ipc, uts, cgroup and network namespaces)",
+        Some(libc::ENOSYS) => {
+            " (Linux 5.12 or newer is needed, and a seccomp policy around Strata must let clone3 through)"
+        }
+        Some(libc::EINVAL) => {
+            " (the kernel was built without one of the mount, pid, ipc, uts, cgroup and network namespaces)"
+        }
         _ => "",
     }
 }

@@ -1,11 +1,14 @@
 //! What every sandbox adds to its root, made ready in memory before the sandbox exists.
 //!
-//! Takes the plan's files, gives one detached tmpfs with `/dev`, those files and an empty directory (from which the child binds
-//! each part to its place), a `devpts` and the tmpfs of `/dev/shm`. Nothing of it is ever on disk. Attaches nothing.
+//! Takes the plan's files, gives one detached tmpfs with `/dev`, those files and an empty directory (from which the
+//! child binds each part to its place), a `devpts` and the tmpfs of `/dev/shm`. Nothing of it is ever on disk. Attaches
+//! nothing.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev};
 use rustix::io::Errno;
@@ -31,6 +34,13 @@ const LINKS: [(&str, &str); 6] = [
 /// Directories in `/dev` that file systems are mounted on.
 const MOUNT_POINTS: [&str; 3] = ["pts", "shm", "mqueue"];
 
+/// Whether every sandbox has something of this name in `/dev`.
+pub(super) fn is_taken(name: &OsStr) -> bool {
+    let devices = DEVICES.iter().map(|(device, ..)| device.to_bytes());
+    let others = LINKS.iter().map(|(link, _)| *link).chain(MOUNT_POINTS).map(str::as_bytes);
+    devices.chain(others).any(|taken| taken == name.as_bytes())
+}
+
 /// Where device nodes come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nodes {
@@ -51,7 +61,7 @@ pub(super) struct Fittings {
     pub pts: OwnedFd,
     /// Where the device nodes come from.
     pub nodes: Nodes,
-    /// Path of each overlaid file in the tmpfs, in the plan's order.
+    /// Path of each overlaid file outside `/dev` in the tmpfs, in the plan's order.
     pub files: Vec<CString>,
 }
 
@@ -59,7 +69,8 @@ impl Fittings {
     /// Makes them.
     pub(super) fn new(overlaid: &[Overlaid]) -> Result<Self, Error> {
         // Not `nodev`: the nodes bound from here must work. The copy that becomes `/dev` is made `nodev` by the child.
-        let tmpfs = tmpfs(c"0755", MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+        // Nor `noexec`, as with Docker: a step's script may be one of the files in `/dev`.
+        let tmpfs = tmpfs(c"0755", MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         let failed = |source| Error::FileSystem { kind: "tmpfs", said: "while filling it".to_owned(), source };
         let nodes = fill_dev(&tmpfs).map_err(failed)?;
         make_directory(&tmpfs, "empty").map_err(failed)?;
@@ -146,7 +157,10 @@ fn write_files(tmpfs: &OwnedFd, overlaid: &[Overlaid]) -> io::Result<Vec<CString
     make_directory(tmpfs, "files")?;
     let mut names = Vec::with_capacity(overlaid.len());
     for (number, file) in overlaid.iter().enumerate() {
-        let name = CString::new(format!("files/{number}")).map_err(io::Error::other)?;
+        let name = match file.in_dev() {
+            Some(path) => make_parents(tmpfs, path)?,
+            None => CString::new(format!("files/{number}")).map_err(io::Error::other)?,
+        };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(tmpfs, name.as_c_str(), flags, Mode::from_raw_mode(0o600))?;
         let mut rest = file.content.as_slice();
@@ -156,7 +170,23 @@ fn write_files(tmpfs: &OwnedFd, overlaid: &[Overlaid]) -> io::Result<Vec<CString
         }
         rustix::fs::fchown(&fd, Some(Uid::ROOT), Some(Gid::ROOT))?;
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(file.mode & 0o7777))?;
-        names.push(name);
+        if file.in_dev().is_none() {
+            names.push(name);
+        }
     }
     Ok(names)
+}
+
+/// The place of a file in `dev/`, with the directories above it made.
+fn make_parents(tmpfs: &OwnedFd, path: &Path) -> io::Result<CString> {
+    let path = Path::new("dev").join(path);
+    let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()).collect();
+    above.reverse();
+    for directory in above {
+        match make_directory(tmpfs, &directory.to_string_lossy()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result?,
+        }
+    }
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }

@@ -1,7 +1,7 @@
 //! Which ids a user may use in a user namespace.
 //!
-//! Takes the text of `/etc/subuid` or `/etc/subgid`, gives the ranges of one user and the mapping that makes the user root and
-//! the ranges everyone else. Pure: reads nothing itself.
+//! Takes the text of `/etc/subuid` or `/etc/subgid`, gives the ranges of one user and the mapping that makes the user
+//! root and the ranges everyone else. Pure: reads nothing itself.
 
 /// Consecutive ids of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! The two processes of a sandbox, from `clone3` to `execve`.
 //!
-//! [`first`] is pid 1 of the new namespaces: it puts the mounts together, changes over to the new root, starts the second
-//! process, reaps whatever becomes its child, and ends when that one ends, which ends all others. [`second`] turns itself
-//! into the process of the plan. Both run in a copy of a process that had other threads: they allocate nothing, take no lock
-//! and cannot panic. Everything they need was made before, in [`Setup`]; what fails is told to the parent as a [`Report`].
+//! [`first`] is pid 1 of the new namespaces: it puts the mounts together, changes over to the new root, starts the
+//! second process, reaps whatever becomes its child, and ends when that one ends, which ends all others. [`second`]
+//! turns itself into the process of the plan. Both run in a copy of a process that had other threads: they allocate
+//! nothing, take no lock and cannot panic. Everything they need was made before, in [`Setup`]; what fails is told to
+//! the parent as a [`Report`].
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -52,10 +53,10 @@ pub(super) struct Setup<'a> {
     /// Attributes of the overlaid files' mounts, in order.
     pub file_attributes: Vec<MountAttrFlags>,
     /// Further paths below `/sys` to hide, which differ between machines.
-    pub masked_sys: Vec<CString>,
+    pub masked_sys: &'static [CString],
     /// The host name.
     pub hostname: &'a [u8],
-    /// A socket type's worth of network: whether to set the loopback interface up.
+    /// Whether the network namespace is new, so that its loopback interface has to be set up.
     pub own_network: bool,
     /// The working directory.
     pub cwd: CString,
@@ -97,7 +98,9 @@ trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, stage: Stage) -> Result<T, Failure> {
-        self.map_err(|error| Failure(Report::Failed { stage, errno: error.raw_os_error().unwrap_or(0), candidate: None }))
+        self.map_err(|error| {
+            Failure(Report::Failed { stage, errno: error.raw_os_error().unwrap_or(0), candidate: None })
+        })
     }
 }
 
@@ -225,7 +228,8 @@ fn mount_sys(setup: &Setup<'_>) -> Result<(), Failure> {
     let read_only = INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
     let fresh = Context::open(c"sysfs").and_then(|context| context.mount(read_only));
     let (sys, of_host) = match fresh {
-        // A user namespace may not mount a view of a network namespace that it does not own: then the caller's is bound.
+        // A user namespace may not mount a view of a network namespace that it does not own: then the caller's is
+        // bound.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             let copy = clone_mount(CWD, c"/sys", OpenTreeFlags::AT_RECURSIVE).at(Stage::Sys)?;
             sys::mount_setattr(&copy, read_only, true).at(Stage::Sys)?;
@@ -237,7 +241,7 @@ fn mount_sys(setup: &Setup<'_>) -> Result<(), Failure> {
     for path in MASKED_SYS {
         mask(setup, sys.as_fd(), path).at(Stage::MaskSys)?;
     }
-    for path in &setup.masked_sys {
+    for path in setup.masked_sys {
         mask(setup, sys.as_fd(), path).at(Stage::MaskSys)?;
     }
     if of_host {

@@ -1,8 +1,8 @@
 //! Looking at and making things inside a root that may be hostile.
 //!
-//! Takes a descriptor of the root and a path as a process inside would write it; gives where that leads *inside*, with every
-//! symbolic link followed as if the root were `/`. Never leaves the root, whatever the links say: each step is an `openat2`
-//! that the kernel confines, and nothing is looked up by a path on the host.
+//! Takes a descriptor of the root and a path as a process inside would write it; gives where that leads *inside*, with
+//! every symbolic link followed as if the root were `/`. Never leaves the root, whatever the links say: each step is an
+//! `openat2` that the kernel confines, and nothing is looked up by a path on the host.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

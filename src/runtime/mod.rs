@@ -6,15 +6,16 @@
 //!
 //! [`run`] goes through these steps:
 //!
-//! 1. The root is mounted as an overlay, detached ([`overlay`]), with the mount points that the image lacks in a layer of
-//!    their own ([`skeleton`]). Everything that will be mounted on is looked up now, inside the root ([`inside`],
-//!    [`rootfs`]): later nothing depends on what the image has at any path.
-//! 2. What every sandbox adds is made in memory ([`fittings`]).
-//! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces ([`init`]). It
-//!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself.
-//! 4. That one gives up all but Docker's default capabilities ([`privilege`]), comes under a filter of system calls
-//!    ([`seccomp`]), takes on its user and becomes the program ([`program`]).
-//! 5. The parent streams the output ([`supervise`]), and when pid 1 has ended, and with it every process, takes the root apart.
+//! 1. The root is mounted as an overlay, detached (`overlay`), with the mount points that the image lacks in a layer of
+//!    their own (`skeleton`). Everything that will be mounted on is looked up now, inside the root (`inside` and
+//!    `rootfs`): later nothing depends on what the image has at any path.
+//! 2. What every sandbox adds is made in memory (`fittings`).
+//! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces. It
+//!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself (`init`).
+//! 4. That one gives up all but Docker's default capabilities (`privilege`), comes under a filter of system calls
+//!    (`seccomp`), takes on its user and becomes the program (`program`).
+//! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the root
+//!    apart.
 //!
 //! As an ordinary user all of this happens in a user namespace, which [`userns::enter`] makes once at the start of the
 //! program. [`probe`] says what of it a host can do.
@@ -43,7 +44,8 @@ pub mod userns;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Gid;
@@ -57,7 +59,7 @@ use fittings::Fittings;
 use init::Setup;
 use report::Report;
 use rootfs::Root;
-use supervise::{Ended, Pipes, PipeWriters};
+use supervise::{Ended, PipeWriters, Pipes};
 use sys::{CommandLine, Namespaces, Strings};
 
 /// The network a process sees.
@@ -83,7 +85,8 @@ pub struct Identity {
 /// A file made for one run and laid over the root; leaves no trace in the upper directory.
 #[derive(Debug, Clone)]
 pub struct Overlaid {
-    /// Absolute path inside the root, not below `/dev`, `/proc` or `/sys`. Links in the image are followed inside the root.
+    /// Absolute path inside the root, not below `/dev`, `/proc` or `/sys`. Links in the image are followed inside the
+    /// root.
     pub target: PathBuf,
     /// What it holds.
     pub content: Vec<u8>,
@@ -93,17 +96,30 @@ pub struct Overlaid {
     pub writable: bool,
 }
 
+impl Overlaid {
+    /// Its path in `/dev`, if it is in a directory of its own there: such a file is made in the sandbox's own `/dev` and
+    /// needs no mount.
+    fn in_dev(&self) -> Option<&Path> {
+        let path = self.target.strip_prefix("/dev").ok()?;
+        let mut parts = path.components();
+        let Some(Component::Normal(directory)) = parts.next() else { return None };
+        let has_name = parts.clone().next().is_some() && parts.all(|part| matches!(part, Component::Normal(_)));
+        (has_name && !fittings::is_taken(directory)).then_some(path)
+    }
+}
+
 /// Everything one run needs to know.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The lower directories, topmost first; may be empty, at most 499.
+    /// The lower directories, topmost first; may be empty, at most 498.
     pub lowers: Vec<PathBuf>,
     /// An existing empty directory that receives the changes. It gets the mode, owner and times of the topmost lower
     /// directory (0755 without any), since it is what the process sees as `/`.
     pub upper: PathBuf,
     /// An existing empty directory on the same file system, for the overlay's own use; empty again afterwards.
     pub work: PathBuf,
-    /// Whether the overlay keeps its records in `user.overlay.` (as it must in a user namespace) and not in `trusted.overlay.`.
+    /// Whether the overlay keeps its records in `user.overlay.` (as it must in a user namespace) and not in
+    /// `trusted.overlay.`.
     pub userxattr: bool,
     /// Program (searched in `PATH` of `env` where it has no slash) and arguments.
     pub argv: Vec<CString>,
@@ -154,11 +170,11 @@ pub enum OutputStream {
 
 /// Runs the plan's process to its end, and that of every process it started.
 ///
-/// `output` is called on this thread with each piece of output as it arrives, in order for each stream; a slow callback slows
-/// the process down and loses nothing. `cancel` ends everything from any other thread.
+/// `output` is called on this thread with each piece of output as it arrives, in order for each stream; a slow callback
+/// slows the process down and loses nothing. `cancel` ends everything from any other thread.
 ///
-/// The caller needs `CAP_SYS_ADMIN` in its user namespace, see [`userns::enter`]. When this returns, no process, mount or
-/// descriptor of the run is left, and the work directory is empty.
+/// The caller needs `CAP_SYS_ADMIN` in its user namespace, see [`userns::enter`]. When this returns, no process, mount
+/// or descriptor of the run is left, and the work directory is empty.
 ///
 /// # Errors
 /// If the run could not be made, see [`Error`]; a process that ran and failed is an [`Outcome`].
@@ -174,8 +190,11 @@ pub fn run(plan: &Plan, output: &(dyn Fn(OutputStream, &[u8]) + Sync), cancel: &
     let ended = supervise::run(namespaces(plan.network), setup, &pipes, output, cancel)?;
     let status = status(plan, &root, &ended, cancel);
     drop(fittings);
-    root.finish()?;
-    Ok(Outcome { status: status?, elapsed: start.elapsed(), cpu: ended.cpu })
+    let finished = root.finish();
+    // What went wrong first matters more than what went wrong clearing up after it.
+    let status = status?;
+    finished?;
+    Ok(Outcome { status, elapsed: start.elapsed(), cpu: ended.cpu })
 }
 
 /// Makes everything that the child needs and cannot make itself.
@@ -197,6 +216,7 @@ fn set_up<'a>(
         file_attributes: plan
             .overlaid
             .iter()
+            .filter(|file| file.in_dev().is_none())
             .map(|file| if file.writable { INERT } else { INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY) })
             .collect(),
         masked_sys: thermal_sensors(),
@@ -220,11 +240,7 @@ fn set_up<'a>(
 }
 
 fn namespaces(network: Network) -> Namespaces {
-    let base = Namespaces::MOUNT
-        .and(Namespaces::PID)
-        .and(Namespaces::IPC)
-        .and(Namespaces::UTS)
-        .and(Namespaces::CGROUP);
+    let base = Namespaces::MOUNT.and(Namespaces::PID).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::CGROUP);
     match network {
         Network::Host => base,
         Network::None => base.and(Namespaces::NETWORK),
@@ -232,13 +248,17 @@ fn namespaces(network: Network) -> Namespaces {
 }
 
 /// Each processor's heat counters below `/sys`, which tell what others on the machine do. Docker hides them, too.
-fn thermal_sensors() -> Vec<CString> {
-    let Ok(processors) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
-    let sensors = processors.flatten().map(|processor| processor.path().join("thermal_throttle"));
-    let sensors = sensors.filter(|sensor| sensor.exists());
-    sensors
-        .filter_map(|sensor| CString::new(sensor.strip_prefix("/sys").ok()?.as_os_str().as_bytes()).ok())
-        .collect()
+///
+/// Looked for once: a machine does not grow sensors.
+fn thermal_sensors() -> &'static [CString] {
+    static SENSORS: OnceLock<Vec<CString>> = OnceLock::new();
+    SENSORS.get_or_init(|| {
+        let Ok(processors) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+        let sensors = processors.flatten().map(|processor| processor.path().join("thermal_throttle"));
+        let sensors = sensors.filter(|sensor| sensor.exists());
+        let below_sys = sensors.filter_map(|sensor| sensor.strip_prefix("/sys").map(Path::to_owned).ok());
+        below_sys.filter_map(|sensor| CString::new(sensor.as_os_str().as_bytes()).ok()).collect()
+    })
 }
 
 /// What the processes' end means.

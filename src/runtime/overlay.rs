@@ -1,8 +1,8 @@
 //! The overlay that is a run's root.
 //!
-//! Takes lower directories, an upper and a work directory, gives a detached mount. Every directory is handed to the kernel as a
-//! short path of a descriptor, so neither the length nor the spelling of host paths matters, and none shows inside.
-//! Device files on the overlay are dead (`nodev`): a process may make them, as in Docker, but not open them.
+//! Takes lower directories, an upper and a work directory, gives a detached mount. Every directory is handed to the
+//! kernel as a short path of a descriptor, so neither the length nor the spelling of host paths matters, and none shows
+//! inside. Device files on the overlay are dead (`nodev`): a process may make them, as in Docker, but not open them.
 
 use std::ffi::CString;
 use std::fmt::Write as _;
@@ -137,11 +137,12 @@ impl Overlay<'_> {
                 Some(libc::EPERM) => "mounting an overlay as a user needs Linux 5.11",
                 Some(libc::ENODEV) => "the kernel has no overlay file system: modprobe overlay",
                 Some(libc::EINVAL | libc::EOPNOTSUPP) if self.userxattr => {
-                    "the upper directory must be on a file system that has user xattrs and whiteouts, such as ext4, xfs or btrfs"
+                    "the upper directory must be on a file system that has user xattrs and whiteouts, such as ext4, \
+                     xfs or btrfs"
                 }
                 Some(libc::EINVAL | libc::EOPNOTSUPP) => {
-                    "the upper directory must be on a file system that has trusted xattrs and whiteouts, such as ext4, xfs or \
-                     btrfs, not on another overlay"
+                    "the upper directory must be on a file system that has trusted xattrs and whiteouts, such as ext4, \
+                     xfs or btrfs, not on another overlay"
                 }
                 _ => "",
             }

@@ -1,7 +1,7 @@
 //! What this host lets the sandbox do.
 //!
-//! Looks at the kernel and its settings, gives a list of [`Finding`]s, each with the command that mends it. Changes nothing, needs
-//! no privilege, and can be asked for before or after [`enter`](super::userns::enter).
+//! Looks at the kernel and its settings, gives a list of [`Finding`]s, each with the command that mends it. Changes
+//! nothing, needs no privilege, and can be asked for before or after [`enter`](super::userns::enter).
 
 use std::fs;
 
@@ -57,7 +57,9 @@ fn finding(name: &'static str, condition: Condition, detail: impl Into<String>, 
 
 fn kernel(release: &str) -> Finding {
     match version(release) {
-        Some(version) if version >= OLDEST_KERNEL => finding("kernel", Condition::Fine, format!("Linux {release}"), None),
+        Some(version) if version >= OLDEST_KERNEL => {
+            finding("kernel", Condition::Fine, format!("Linux {release}"), None)
+        }
         Some(_) => finding(
             "kernel",
             Condition::Missing,
@@ -170,7 +172,8 @@ fn cgroups() -> Finding {
     finding(
         NAME,
         Condition::Degraded,
-        "version 2 is not mounted at /sys/fs/cgroup: limits on memory, processors and processes work through version 1 at most",
+        "version 2 is not mounted at /sys/fs/cgroup: limits on memory, processors and processes work through version 1 \
+         at most",
         Some("boot with systemd.unified_cgroup_hierarchy=1"),
     )
 }

@@ -1,7 +1,7 @@
 //! Which file a command names, and why it could not be run.
 //!
-//! Before the run: every path that a search of `PATH` would try, in order, ready for `execve`. After a failure: the words for it,
-//! from a look at the file inside the root. Never resolves a path of the image on the host.
+//! Before the run: every path that a search of `PATH` would try, in order, ready for `execve`. After a failure: the
+//! words for it, from a look at the file inside the root. Never resolves a path of the image on the host.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, Read};

@@ -1,7 +1,7 @@
 //! What the processes of a sandbox tell their parent: a few bytes over a pipe.
 //!
-//! A sandbox sends a [`Report::Failed`] when a step of its set-up fails, and otherwise one about how the process ended. Sending
-//! allocates nothing. The sandboxed program never has the pipe.
+//! A sandbox sends a [`Report::Failed`] when a step of its set-up fails, and otherwise one about how the process ended.
+//! Sending allocates nothing. The sandboxed program never has the pipe.
 
 use std::os::fd::{AsFd, OwnedFd};
 

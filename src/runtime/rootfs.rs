@@ -1,7 +1,7 @@
 //! A run's root, ready to be entered: the overlay, where in it things are mounted, and the working directory.
 //!
-//! Takes the directories of a plan, gives a detached mount and descriptors of its mount points, all resolved inside the root
-//! before anything runs there, so that no link in the image can lead a mount astray. Leaves nothing in the upper
+//! Takes the directories of a plan, gives a detached mount and descriptors of its mount points, all resolved inside the
+//! root before anything runs there, so that no link in the image can lead a mount astray. Leaves nothing in the upper
 //! directory but a working directory that was missing. Clears the work directory when it is done.
 
 use std::ffi::CString;
@@ -33,7 +33,8 @@ pub(super) struct Root {
     pub dev: OwnedFd,
     /// The targets of the plan's overlaid files, in order.
     pub files: Vec<OwnedFd>,
-    /// A directory on the host that the root may be attached to in the sandbox's own mount namespace.
+    /// A directory on the host that the root is attached to, in the sandbox's own mount namespace only: the work
+    /// directory.
     pub mount_point: CString,
     /// Dropped last.
     work: WorkDirectory,
@@ -45,28 +46,26 @@ impl Root {
         let upper = absolute(&plan.upper)?;
         let lowers = plan.lowers.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
         dress_upper(&upper, lowers.first().map(PathBuf::as_path))?;
-        let work = WorkDirectory::create(&absolute(&plan.work)?)?;
+        let mut work = WorkDirectory::new(absolute(&plan.work)?);
         let points = mount_points(plan)?;
 
-        let stack = |skeleton: &Path, on_top: bool| {
-            let mut stack: Vec<_> = lowers.iter().map(PathBuf::as_path).collect();
-            match (on_top, stack.len() < MAX_LOWERS) {
-                (true, _) => stack.insert(0, skeleton),
-                (false, true) => stack.push(skeleton),
-                // No room for a layer that most images can do without; if this one cannot, `on_top` says so.
-                (false, false) => {}
-            }
-            Overlay { lowers: stack, upper: &upper, work: &work.overlay, userxattr: plan.userxattr }.mount()
-        };
-        Skeleton { directory: &work.bottom }.bottom(&points)?;
-        let mut mount = stack(&work.bottom, false)?;
+        let mut stack: Vec<_> = lowers.iter().map(PathBuf::as_path).collect();
+        let expected_missing = missing_in_base(lowers.last(), &points);
+        let bottom = if expected_missing.is_empty() { None } else { Some(work.make("bottom")?) };
+        // Without room for that layer, what it would have had is missed below.
+        if let Some(bottom) = bottom.as_deref().filter(|_| stack.len() < MAX_LOWERS) {
+            Skeleton { directory: bottom }.bottom(&expected_missing)?;
+            stack.push(bottom);
+        }
+        let mut mount = overlay(plan, &stack, &upper, &work.make("overlay")?)?;
         let mut locations = locate_all(&mount, &points)?;
         if locations.iter().any(|location| location.kind.is_none()) {
-            let missing = at_locations(&points, &locations);
-            Skeleton { directory: &work.top }.top(&missing, &mount)?;
-            // The upper and work directories serve one overlay at a time.
+            let top = work.make("top")?;
+            Skeleton { directory: &top }.top(&at_locations(&points, &locations), &mount)?;
+            stack.insert(0, &top);
+            // The upper directory serves one overlay at a time, and a volatile one leaves its records used up.
             drop(mount);
-            mount = stack(&work.top, true)?;
+            mount = overlay(plan, &stack, &upper, &work.make("second-overlay")?)?;
             locations = locate_all(&mount, &points)?;
         }
         let mut targets = Vec::with_capacity(points.len());
@@ -78,7 +77,7 @@ impl Root {
         let mut targets = targets.into_iter();
         let mut next = || targets.next().ok_or_else(|| Error::Plan { problem: "a mount point got lost".to_owned() });
         let (proc, sys, dev) = (next()?, next()?, next()?);
-        let mount_point = CString::new(work.mount_point.as_os_str().as_bytes())
+        let mount_point = CString::new(work.path.as_os_str().as_bytes())
             .map_err(|_| Error::Plan { problem: "the work directory's path has a NUL byte".to_owned() })?;
         Ok(Self { mount, proc, sys, dev, files: targets.collect(), mount_point, work })
     }
@@ -92,11 +91,27 @@ impl Root {
     }
 }
 
+fn overlay(plan: &Plan, lowers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd, Error> {
+    Overlay { lowers: lowers.to_vec(), upper, work, userxattr: plan.userxattr }.mount()
+}
+
+/// The mount points that the lowest layer does not have, where nearly every image that has them has them.
+///
+/// This is only a guess that saves making what is there already: what counts is what the overlay shows.
+fn missing_in_base(base: Option<&PathBuf>, points: &[MountPoint]) -> Vec<MountPoint> {
+    let base = base.and_then(|base| open(base).ok());
+    let has = |point: &&MountPoint| {
+        let location = base.as_ref().and_then(|base| locate(base, &point.path).ok());
+        location.is_some_and(|location| location.kind.is_some() && location.path == relative(&point.path))
+    };
+    points.iter().filter(|point| !has(point)).cloned().collect()
+}
+
 /// All mount points of a run: [`FILE_SYSTEMS`], then the overlaid files.
 fn mount_points(plan: &Plan) -> Result<Vec<MountPoint>, Error> {
     let mut points: Vec<_> =
         FILE_SYSTEMS.iter().map(|path| MountPoint { path: path.into(), kind: Kind::Directory }).collect();
-    for file in &plan.overlaid {
+    for file in plan.overlaid.iter().filter(|file| file.in_dev().is_none()) {
         let target = &file.target;
         let climbs = target.components().any(|component| component == Component::ParentDir);
         if climbs || !target.is_absolute() || target.file_name().is_none() {
@@ -162,8 +177,11 @@ fn make_working_directory(root: &OwnedFd, cwd: &Path, file_systems: &[Location])
     match location.kind {
         Some(FileType::Directory) => Ok(()),
         Some(_) => Err(not_a_directory()),
-        None => make_directories(root, &location.path)
-            .map_err(|source| Error::Inside { action: "make the working directory", path: cwd.to_owned(), source }),
+        None => make_directories(root, &location.path).map_err(|source| Error::Inside {
+            action: "make the working directory",
+            path: cwd.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -184,59 +202,41 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|source| Error::Directory { action: "find", path: path.to_owned(), source })
 }
 
-/// What a run keeps in the plan's work directory. Cleared when dropped, or by [`WorkDirectory::clear`], which can say so.
+/// What a run keeps in the plan's work directory: cleared when dropped, or by [`WorkDirectory::clear`], which can fail.
 #[derive(Debug)]
 struct WorkDirectory {
-    /// The overlay's own.
-    overlay: PathBuf,
-    /// The skeleton below all layers.
-    bottom: PathBuf,
-    /// The skeleton above all layers.
-    top: PathBuf,
-    /// Where the root is attached, in the sandbox's mount namespace only.
-    mount_point: PathBuf,
-    cleared: bool,
+    path: PathBuf,
+    /// The directories made in it.
+    made: Vec<PathBuf>,
 }
 
 impl WorkDirectory {
-    fn create(work: &Path) -> Result<Self, Error> {
-        let at = |name| work.join(name);
-        let made = Self {
-            overlay: at("overlay"),
-            bottom: at("bottom"),
-            top: at("top"),
-            mount_point: at("root"),
-            cleared: false,
-        };
-        for directory in made.directories() {
-            std::fs::create_dir(directory).map_err(|source| Error::Directory {
-                action: "create",
-                path: directory.to_owned(),
-                source,
-            })?;
-        }
-        Ok(made)
+    fn new(path: PathBuf) -> Self {
+        Self { path, made: Vec::new() }
     }
 
-    fn directories(&self) -> [&Path; 4] {
-        [&self.overlay, &self.bottom, &self.top, &self.mount_point]
+    /// Makes a directory in it.
+    fn make(&mut self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.path.join(name);
+        match std::fs::create_dir(&path) {
+            Ok(()) => {
+                self.made.push(path.clone());
+                Ok(path)
+            }
+            Err(source) => Err(Error::Directory { action: "create", path, source }),
+        }
     }
 
     fn clear(mut self) -> Result<(), Error> {
         self.remove()
     }
 
+    /// Removes what was made, all that can be; gives the last error.
     fn remove(&mut self) -> Result<(), Error> {
-        if std::mem::replace(&mut self.cleared, true) {
-            return Ok(());
-        }
         let mut result = Ok(());
-        for directory in self.directories() {
-            match std::fs::remove_dir_all(directory) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    result = Err(Error::Directory { action: "remove", path: directory.to_owned(), source });
-                }
-                _ => {}
+        for path in std::mem::take(&mut self.made) {
+            if let Err(source) = std::fs::remove_dir_all(&path) {
+                result = Err(Error::Directory { action: "remove", path, source });
             }
         }
         result

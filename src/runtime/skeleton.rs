@@ -1,11 +1,13 @@
 //! Mount points that an image lacks, without a trace in what a step leaves behind.
 //!
-//! A sandbox has `/proc`, `/dev`, `/etc/hosts` and more whether or not its image has such paths to mount them on. A skeleton is
-//! one more read-only layer of the overlay that holds just those paths, empty. Since it is a lower layer, nothing of it
-//! ever gets into the upper directory: there is nothing to remove afterwards and no time to restore. Under the other
-//! layers it is enough for nearly every image ([`Skeleton::bottom`]); where a link, a whiteout or an opaque directory hides
-//! it, one on top of them, whose directories look exactly like those they cover, does it ([`Skeleton::top`]).
+//! A sandbox has `/proc`, `/dev`, `/etc/hosts` and more whether or not its image has such paths to mount them on. A
+//! skeleton is one more read-only layer of the overlay that holds just those paths, empty. Since it is a lower layer,
+//! nothing of it ever gets into the upper directory: there is nothing to remove afterwards and no time to restore.
+//! Under the other layers it is enough for nearly every image ([`Skeleton::bottom`]); where a link, a whiteout or an
+//! opaque directory hides it, one on top of them, whose directories look exactly like those they cover, does it
+//! ([`Skeleton::top`]).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -44,67 +46,50 @@ pub(super) struct Skeleton<'a> {
 impl Skeleton<'_> {
     /// Makes the mount points at the paths that the plan has, for a layer below all others.
     pub(super) fn bottom(&self, points: &[MountPoint]) -> Result<(), Error> {
-        for point in points {
-            self.make(relative(&point.path), point.kind, None).map_err(|source| self.failed(source))?;
-        }
-        self.finish(None).map_err(|source| self.failed(source))
+        self.fill(points, None)
     }
 
     /// Makes the mount points at the paths that they lead to in the merged root `like`, for a layer above all others.
     ///
     /// Every directory that `like` has too gets the same mode, owner, times and extended attributes.
     pub(super) fn top(&self, points: &[MountPoint], like: &OwnedFd) -> Result<(), Error> {
-        for point in points {
-            self.make(&point.path, point.kind, Some(like)).map_err(|source| self.failed(source))?;
-        }
-        self.finish(Some(like)).map_err(|source| self.failed(source))
+        self.fill(points, Some(like))
     }
 
-    fn make(&self, path: &Path, kind: Kind, like: Option<&OwnedFd>) -> io::Result<()> {
-        let mut done = PathBuf::new();
-        let (parents, last) = match kind {
-            Kind::Directory => (path, None),
-            Kind::File => (path.parent().unwrap_or(path), path.file_name()),
+    fn fill(&self, points: &[MountPoint], like: Option<&OwnedFd>) -> Result<(), Error> {
+        let fill = || -> io::Result<()> {
+            let mut parents = BTreeSet::new();
+            for point in points {
+                let path = relative(&point.path);
+                parents.extend(path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()));
+                self.make(path, point.kind)?;
+            }
+            // Times last, since making the entries has changed them. How the mount points themselves look does not
+            // matter, they will be covered; nor does the skeleton's own root, which the upper directory covers.
+            parents.iter().try_for_each(|parent| copy_looks(like, parent, &self.directory.join(parent)))
         };
-        for name in parents {
-            done.push(name);
-            let at = self.directory.join(&done);
-            match std::fs::create_dir(&at) {
-                Ok(()) => copy_looks(like, &done, &at)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if last.is_some() {
-            let at = self.directory.join(path);
-            drop(std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&at)?);
-            rustix::fs::chmod(&at, Mode::from_raw_mode(0o644))?;
-        }
-        Ok(())
+        fill().map_err(|source| Error::Directory {
+            action: "make mount points in",
+            path: self.directory.to_owned(),
+            source,
+        })
     }
 
-    /// Sets the times, which making the entries has changed: those of `like`, or of the epoch's first second.
-    fn finish(&self, like: Option<&OwnedFd>) -> io::Result<()> {
-        let mut pending = vec![PathBuf::new()];
-        while let Some(path) = pending.pop() {
-            let at = self.directory.join(&path);
-            for entry in std::fs::read_dir(&at)? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    pending.push(path.join(entry.file_name()));
-                }
+    fn make(&self, path: &Path, kind: Kind) -> io::Result<()> {
+        let at = self.directory.join(path);
+        match kind {
+            Kind::Directory => std::fs::create_dir_all(at),
+            Kind::File => {
+                std::fs::create_dir_all(at.parent().unwrap_or(self.directory))?;
+                drop(std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(at)?);
+                Ok(())
             }
-            copy_looks(like, &path, &at)?;
         }
-        Ok(())
-    }
-
-    fn failed(&self, source: io::Error) -> Error {
-        Error::Directory { action: "make mount points in", path: self.directory.to_owned(), source }
     }
 }
 
-/// Gives the directory `at` the looks of `path` in `like`; those of a plain directory if it is not there.
+/// Gives the directory `at` the looks of `path` in `like`; those of a plain directory of the epoch's first second if it
+/// is not there.
 fn copy_looks(like: Option<&OwnedFd>, path: &Path, at: &Path) -> io::Result<()> {
     let original = match like.map(|root| open_inside(root, path, OFlags::RDONLY | OFlags::DIRECTORY)) {
         None => None,

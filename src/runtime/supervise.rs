@@ -1,7 +1,7 @@
 //! The parent's side of a run: from `clone3` to the last byte of output.
 //!
-//! Takes a [`Setup`], gives how the processes ended. Streams what they write as it arrives, in full, and reaps the first process on
-//! every path, panics in the caller's callback included.
+//! Takes a [`Setup`], gives how the processes ended. Streams what they write as it arrives, in full, and reaps the
+//! first process on every path, panics in the caller's callback included.
 
 use std::io;
 use std::os::fd::OwnedFd;

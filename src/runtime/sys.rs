@@ -101,6 +101,22 @@ pub(super) fn clone3(namespaces: Namespaces, end: EndSignal, child: impl FnOnce(
     }
 }
 
+/// Runs `child` in a copy of the process that has only the calling thread, by way of the C library, so that it may
+/// allocate and start threads; gives the wait status. For tests, whose harness always has a second thread.
+#[cfg(test)]
+pub(super) fn fork_and_wait(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: `fork` prepares the C library for going on in the child; the other threads of the harness only wait.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let _guard = ExitOnUnwind;
+        exit(child())
+    }
+    let mut status = -1;
+    // SAFETY: the pointer is to an integer that outlives the call.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    status
+}
+
 /// Ends the process instead of letting a panic unwind into code that belongs to the parent.
 struct ExitOnUnwind;
 
@@ -174,9 +190,7 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
 pub(super) fn duplicate_onto(fd: impl AsFd, number: RawFd) -> io::Result<()> {
     let from = fd.as_fd().as_raw_fd();
     // SAFETY: `dup2` and `fcntl` only change the descriptor table, in a process that is about to `execve`.
-    let result = unsafe {
-        if from == number { libc::fcntl(from, libc::F_SETFD, 0) } else { libc::dup2(from, number) }
-    };
+    let result = unsafe { if from == number { libc::fcntl(from, libc::F_SETFD, 0) } else { libc::dup2(from, number) } };
     check(result.into())
 }
 
@@ -220,7 +234,9 @@ pub(super) fn loopback_up(socket: impl AsFd) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed() as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    #[expect(clippy::cast_possible_truncation, reason = "both flags are among the lowest seven bits")]
+    let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags;
     // SAFETY: the request is a whole `ifreq` with a terminated name and flags, as SIOCSIFFLAGS reads it.
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into())
 }
@@ -308,7 +324,11 @@ pub(super) fn wait(pidfd: impl AsFd) -> io::Result<Ended> {
     let killed = matches!(info.si_code, libc::CLD_KILLED | libc::CLD_DUMPED);
     // SAFETY: a successful `waitid` has filled the fields of a child's end.
     let status = unsafe { info.si_status() };
-    Ok(Ended { signal: killed.then_some(status), code: status, cpu: duration(usage.ru_utime) + duration(usage.ru_stime) })
+    Ok(Ended {
+        signal: killed.then_some(status),
+        code: status,
+        cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
+    })
 }
 
 fn duration(time: libc::timeval) -> Duration {

@@ -1,8 +1,8 @@
 //! Working without root: the whole program moves into a user namespace where it is root.
 //!
-//! [`enter`] is called once, at the start of the program, while it has one thread. Afterwards unpacking with owners, mounting overlays
-//! and everything else works as for root, within the ids that the user has. Never gains anything that the user did not
-//! have; changes nothing on the host.
+//! [`enter`] is called once, at the start of the program, while it has one thread. Afterwards unpacking with owners,
+//! mounting overlays and everything else works as for root, within the ids that the user has. Never gains anything that
+//! the user did not have; changes nothing on the host.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -41,8 +41,8 @@ pub enum Error {
     },
     /// The user has ranges of ids, but no program to map them.
     #[error(
-        "/etc/subuid grants ids to this user, but {program} to map them is not installed (the package is called uidmap or \
-         shadow-utils)"
+        "/etc/subuid grants ids to this user, but {program} to map them is not installed (the package is called \
+         uidmap or shadow-utils)"
     )]
     ProgramMissing {
         /// `newuidmap` or `newgidmap`.
@@ -98,12 +98,11 @@ pub fn inside() -> bool {
 
 /// Moves this process into a new user namespace as its root, and into a mount namespace of its own.
 ///
-/// The ids are those that `/etc/subuid` and `/etc/subgid` grant the user, mapped by `newuidmap` and `newgidmap`; without such a
-/// grant only the user's own.
+/// The ids are those that `/etc/subuid` and `/etc/subgid` grant the user, mapped by `newuidmap` and `newgidmap`;
+/// without such a grant only the user's own.
 ///
-/// # Errors
-/// If the process has other threads, if the kernel forbids it, or if the user has ids that cannot be mapped. The process is
-/// then of no use for anything but saying so.
+/// # Errors If the process has other threads, if the kernel forbids it, or if the user has ids that cannot be mapped.
+/// The process is then of no use for anything but saying so.
 pub fn enter() -> Result<Entered, Error> {
     let tasks = std::fs::read_dir("/proc/self/task").map_err(|source| prepare("read /proc/self/task", source))?;
     if tasks.count() != 1 {
@@ -261,8 +260,8 @@ pub(super) fn knob() -> Option<String> {
         Some("none are allowed: sysctl -w user.max_user_namespaces=15000".to_owned())
     } else if is("kernel.apparmor_restrict_unprivileged_userns", "1") {
         Some(
-            "AppArmor restricts them: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give this program an \
-             AppArmor profile that allows userns"
+            "AppArmor restricts them: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give this program \
+             an AppArmor profile that allows userns"
                 .to_owned(),
         )
     } else {

@@ -29,6 +29,17 @@ pub enum Error {
     Cancelled,
 }
 
+impl Error {
+    /// Whether this machine, and not the recipe, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Execute(error) => error.is_environment(),
+            Self::Store(_) => true,
+            Self::Cancelled => false,
+        }
+    }
+}
+
 /// A node's failure, with the node.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
@@ -99,11 +110,14 @@ impl Solver<'_> {
         let mut known: Vec<Option<Solved>> = Vec::with_capacity(self.graph.nodes.len());
         let mut status = Vec::with_capacity(self.graph.nodes.len());
         for node in &self.graph.nodes {
-            let inputs: Option<Vec<Solved>> = node.op.inputs().into_iter().map(|input| known[input.0].clone()).collect();
+            let inputs: Option<Vec<Solved>> =
+                node.op.inputs().into_iter().map(|input| known[input.0].clone()).collect();
             let (found, solved) = match (&node.op, inputs) {
                 (_, None) => (Status::Unknown, None),
                 (Op::Scratch | Op::Context(_), _) => (Status::Cached, Some(Solved::default())),
-                (Op::Image(request), _) => (Status::Cached, Some(Solved { chain: self.executor.bases.chain(request), made: None })),
+                (Op::Image(request), _) => {
+                    (Status::Cached, Some(Solved { chain: self.executor.bases.chain(request), made: None }))
+                }
                 (_, Some(inputs)) => self.step_status(node, &inputs),
             };
             status.push(found);
@@ -152,7 +166,15 @@ impl Solver<'_> {
     }
 
     /// Makes the layer, unless another thread or process made it while this one waited for the step's lock.
-    fn make(&self, node: &Node, fields: &Fields, files: Option<Files>, inputs: &[Solved], task: &Task<'_>, asked: Instant) -> Result<Made, Error> {
+    fn make(
+        &self,
+        node: &Node,
+        fields: &Fields,
+        files: Option<Files>,
+        inputs: &[Solved],
+        task: &Task<'_>,
+        asked: Instant,
+    ) -> Result<Made, Error> {
         let key = fields.key();
         let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
         if let Some(made) = self.known(fields) {

@@ -26,7 +26,7 @@ fn ran(finished: &Finished) -> BTreeSet<String> {
     let words = finished.stderr.split(|c: char| c.is_whitespace() || c == '\r');
     words
         .filter_map(|word| word.strip_prefix("ran-"))
-        .filter(|name| !name.starts_with('"'))
+        .filter(|name| !name.starts_with(['"', '\\']))
         .map(str::to_owned)
         .collect()
 }

@@ -260,6 +260,11 @@ fn run_case(directory: &Path, case: &Case, who: &Who) -> Vec<String> {
     for (path, file) in others.into_iter().chain(links) {
         make_file(&workspace.context(), path, file);
     }
+    workspace.give_context_away();
+    // A change of owner takes set-id bits away.
+    for (path, file) in case.files.iter().filter(|(_, file)| file.mode.is_some()) {
+        make_mode(&workspace.context().join(path), file);
+    }
     let registry = registry::shared();
     let recipe = fs::read_to_string(directory.join("Dockerfile")).unwrap_or_default();
     let mut arguments = vec![workspace.layout_output("image")];
@@ -309,6 +314,12 @@ fn copy_context(from: &Path, to: &Path) {
     }
 }
 
+fn make_mode(target: &Path, file: &ContextFile) {
+    let default_mode = if file.dir { 0o755 } else { 0o644 };
+    let mode = file.mode.as_deref().map_or(default_mode, octal);
+    fs::set_permissions(target, fs::Permissions::from_mode(mode)).unwrap();
+}
+
 fn make_file(context: &Path, path: &str, file: &ContextFile) {
     let target = context.join(path);
     fs::create_dir_all(target.parent().unwrap()).unwrap();
@@ -320,7 +331,6 @@ fn make_file(context: &Path, path: &str, file: &ContextFile) {
         fs::hard_link(context.join(hardlink), &target).unwrap();
         return;
     }
-    let default_mode = if file.dir { 0o755 } else { 0o644 };
     if file.dir {
         fs::create_dir_all(&target).unwrap();
     } else if file.fifo {
@@ -332,8 +342,7 @@ fn make_file(context: &Path, path: &str, file: &ContextFile) {
     } else if let Some(content) = &file.content {
         fs::write(&target, content).unwrap();
     }
-    let mode = file.mode.as_deref().map_or(default_mode, octal);
-    fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
+    make_mode(&target, file);
     for (name, value) in &file.xattrs {
         rustix::fs::setxattr(&target, name.as_str(), value.as_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
     }

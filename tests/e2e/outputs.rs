@@ -99,7 +99,7 @@ fn an_unknown_output_is_refused() {
     let workspace = varied();
     for (output, needle) in [
         ("type=carrier-pigeon,dest=x", "carrier-pigeon"),
-        ("type=oci", "dest"),
+        ("type=oci,tar=false", "dest"),
         ("type=oci,dest=x,compression=rar", "rar"),
         ("type=oci,dest=x,colour=blue", "colour"),
     ] {

@@ -116,6 +116,14 @@ impl Workspace {
         path
     }
 
+    /// Makes the context its user's own, as a checkout would be.
+    pub(crate) fn give_context_away(&self) {
+        if let Who::User { uid, gid, .. } = self.who {
+            let mut chown = Command::new("chown");
+            crate::registry::run(chown.args(["-hR", &format!("{uid}:{gid}")]).arg(self.context()));
+        }
+    }
+
     /// Writes the Dockerfile of the context.
     pub(crate) fn dockerfile(&self, text: &str) {
         self.write("Dockerfile", text);

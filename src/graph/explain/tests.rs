@@ -90,7 +90,7 @@ inputs
 
 stage build
 ├─ ✓ 1/3 FROM golang:1
-├─ ● 2/3 COPY . /src       ← context
+├─ ● 2/3 COPY . /src      ← context
 └─ ? 3/3 RUN echo \"hi\\n\"
 
 stage app

@@ -83,12 +83,9 @@ fn a_password_goes_to_the_token_server_alone() {
 
 #[test]
 fn an_identity_token_is_posted() {
-    let tokens = Server::start(|request, _| {
-        match request.body.contains("&refresh_token=long%2Dlived") || request.body.contains("&refresh_token=long-lived")
-        {
-            true => Answer::new(200, r#"{"access_token":"t0"}"#),
-            false => Answer::new(400, ""),
-        }
+    let tokens = Server::start(|request, _| match request.body.contains("&refresh_token=long-lived") {
+        true => Answer::new(200, r#"{"access_token":"t0"}"#),
+        false => Answer::new(400, ""),
     });
     let registry = guarded(realm(&tokens), |token| token == "t0");
     let (_directory, path) = credentials(&[registry.host()], &json!({ "identitytoken": "long-lived" }));
@@ -151,8 +148,9 @@ fn basic_credentials_are_shown_when_asked_for() {
 #[test]
 fn refusals_say_what_was_shown_and_never_what_it_was() {
     let echo = |request: &Request| {
-        let shown = request.header("authorization").unwrap_or("nothing");
-        json!({ "errors": [{ "code": "DENIED", "message": format!("{shown} and hunter2 will not do") }] }).to_string()
+        let shown =
+            request.header("authorization").map_or("nothing".to_owned(), |shown| format!("{shown} alias hunter2"));
+        json!({ "errors": [{ "code": "DENIED", "message": format!("{shown} will not do") }] }).to_string()
     };
     let basic =
         Server::start(move |request, _| Answer::new(401, echo(request)).with("WWW-Authenticate", "Basic realm=x"));
@@ -166,10 +164,10 @@ fn refusals_say_what_was_shown_and_never_what_it_was() {
     let babbling = Server::start(|_, _| Answer::new(200, r#"{"tok"#));
     let confused = guarded(realm(&babbling), |_| false);
     for (name, server, with, without) in [
-        ("basic", &basic, "auth.json do not allow it", "none were found"),
-        ("forbidden", &forbidden, "none were found", "none were found"),
-        ("bearer", &bearer, "auth.json do not allow it", "none were found"),
-        ("a token that is not taken", &unimpressed, "auth.json do not allow it", "none were found"),
+        ("basic", &basic, "auth.json do not allow it", "none were sent"),
+        ("forbidden", &forbidden, "none were sent", "none were sent"),
+        ("bearer", &bearer, "auth.json do not allow it", "none were sent"),
+        ("a token that is not taken", &unimpressed, "auth.json do not allow it", "none were sent"),
         ("an odd challenge", &odd, "it accepts Negotiate", "it accepts Negotiate"),
         ("a lost token server", &lost, "no valid address", "no valid address"),
         ("a babbling token server", &confused, "makes no sense", "makes no sense"),
@@ -180,8 +178,7 @@ fn refusals_say_what_was_shown_and_never_what_it_was() {
             let text = format!("{} {error:?} {client:?}", shown(&error));
             assert!(matches!(error, Error::Unauthorized { .. } | Error::Challenge { .. }), "{name}: {text}");
             assert!(text.contains(words), "{name}: {text}");
-            let hidden = if words == with && name != "forbidden" { &["hunter2", "dXNlcjpodW50ZXIy"][..] } else { &[] };
-            assert!(hidden.iter().all(|secret| !text.contains(secret)), "{name}: {text}");
+            assert!(!text.contains("hunter2") && !text.contains("dXNlcjpodW50ZXIy"), "{name}: {text}");
         }
     }
 }

@@ -4,6 +4,9 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::server::{Answer, Request, Server};
 use super::*;
 use crate::registry::Phase;
@@ -84,6 +87,23 @@ fn a_transfer_is_taken_up_where_it_broke() {
     );
     assert_eq!(log[0].range_start(), None);
     assert_eq!(log[1].range_start(), Some(123_456));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn connections_may_break_anywhere(cuts in vec(0..SIZE, 0..5), knows_ranges: bool, chunked: bool) {
+        let (bytes, descriptor) = blob();
+        let expected = bytes.clone();
+        let server = Server::start(move |request, before| {
+            let answer = if knows_ranges { Answer::ranged(request, &bytes) } else { Answer::new(200, bytes.clone()) };
+            Answer { cut: cuts.get(before).copied(), chunked, ..answer }
+        });
+        let (sink, result) = fetch(&client(), &server.host(), &descriptor);
+        prop_assert!(result.is_ok(), "{:?}", result);
+        prop_assert!(sink == expected);
+    }
 }
 
 #[test]

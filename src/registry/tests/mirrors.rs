@@ -72,6 +72,18 @@ fn a_mirror_that_lies_is_found_out() {
 }
 
 #[test]
+fn a_mirror_that_serves_something_else_is_passed_over() {
+    let (repository, _, _) = image();
+    let origin = repository.serve();
+    for page in ["<html>please log in</html>", "{}", ""] {
+        let portal = Server::start(move |_, _| Answer::new(200, page).with("Content-Type", "text/html"));
+        let client = Client::new(mirrored(&origin.host(), &[&portal.host()]), CredentialFiles::none());
+        client.resolve(&reference(&origin.host(), "1"), &platform("linux/amd64"), &NoDocuments).unwrap();
+        assert_eq!(portal.lines()[0], "GET /v2/hub/acme/app/manifests/1");
+    }
+}
+
+#[test]
 fn when_all_fail_all_are_named() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let gone = format!("127.0.0.1:{port}");

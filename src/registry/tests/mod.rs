@@ -6,6 +6,7 @@ mod access;
 mod blobs;
 mod docker_registry;
 mod documents;
+mod environment;
 mod mirrors;
 mod server;
 

@@ -1,8 +1,8 @@
 //! An assembler for the classic BPF programs that decide about system calls.
 //!
-//! Takes, for each ABI, a list of [`Segment`]s (from this number on, do that), gives the instructions: one comparison of
-//! the architecture, then a binary search over the segments, about seven comparisons for a whole policy. Knows nothing
-//! of which calls are good or bad.
+//! Takes, for each ABI, a list of [`Segment`]s (from this number on, do that), gives the instructions: one comparison
+//! of the architecture, then a binary search over the segments, about seven comparisons for a whole policy. Knows
+//! nothing of which calls are good or bad.
 
 /// One instruction, laid out as the kernel's `struct sock_filter`.
 #[repr(C)]

@@ -1,9 +1,9 @@
 //! Which system calls a step may make: an allow-list equal to Docker's default profile, or stricter.
 //!
-//! Gives one BPF program for the host's two ABIs, made for Docker's default set of capabilities. What is not listed fails
-//! with `EPERM`; `clone3` fails with `ENOSYS`, so that C libraries fall back to `clone`, whose flags a filter can see.
-//! Stricter than Docker in two places: x32 calls are refused, and `socket` is judged by the 32 bits the kernel looks at.
-//! Never reads a profile from disk.
+//! Gives one BPF program for the host's two ABIs, made for Docker's default set of capabilities. What is not listed
+//! fails with `EPERM`; `clone3` fails with `ENOSYS`, so that C libraries fall back to `clone`, whose flags a filter can
+//! see. Stricter than Docker in two places: x32 calls are refused, and `socket` is judged by the 32 bits the kernel
+//! looks at. Never reads a profile from disk.
 
 mod aarch64;
 mod abi;
@@ -24,7 +24,8 @@ const ENOSYS: u16 = 38;
 
 /// The `CLONE_NEW…` flags of `clone`: cgroup, uts, ipc, user, pid, net and mount namespaces.
 const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
-/// `AF_ALG`, the kernel's cryptography, and `AF_VSOCK`, which reaches the host of a virtual machine past every namespace.
+/// `AF_ALG`, the kernel's cryptography, and `AF_VSOCK`, which reaches the host of a virtual machine past every
+/// namespace.
 const REFUSED_FAMILIES: &[u32] = &[38, 40];
 /// `PER_LINUX`, `PER_LINUX32`, both also with `UNAME26`, and the question which one is set.
 const PERSONALITIES: &[u32] = &[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];

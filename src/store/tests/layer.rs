@@ -11,7 +11,13 @@ pub(super) fn id(content: &[u8]) -> DiffId {
 }
 
 pub(super) fn meta(tar_size: u64) -> LayerMeta {
-    LayerMeta { tar_size, entries: 1, origin: Origin::Built { key: Key::from_bytes([4; 32]) }, forms: Vec::new() }
+    LayerMeta {
+        tar_size,
+        entries: 1,
+        origin: Origin::Built { key: Key::from_bytes([4; 32]) },
+        clamp: None,
+        forms: Vec::new(),
+    }
 }
 
 /// Makes a layer of one file.

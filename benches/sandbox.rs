@@ -1,0 +1,72 @@
+//! What a sandbox costs: a whole run of a program that does nothing, and beside it the same program without one.
+//!
+//! Needs root or an unprivileged user namespace, and a static busybox at `/bin/busybox`.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark, not an interface")]
+
+use std::ffi::CString;
+use std::path::Path;
+use std::process::Command;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use strata::runtime::{Cancel, Identity, Network, Overlaid, Plan, run, userns};
+
+const BUSYBOX: &str = "/bin/busybox";
+
+fn plan(base: &Path, scratch: &Path, network: Network) -> Plan {
+    let strings = |items: &[&str]| items.iter().map(|item| CString::new(*item).unwrap()).collect();
+    let file = |target: &str| Overlaid {
+        target: target.into(),
+        content: b"127.0.0.1 localhost\n".to_vec(),
+        mode: 0o644,
+        writable: false,
+    };
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    std::fs::create_dir(&upper).unwrap();
+    std::fs::create_dir(&work).unwrap();
+    Plan {
+        lowers: vec![base.to_owned()],
+        upper,
+        work,
+        userxattr: userns::inside(),
+        argv: strings(&["/bin/busybox", "true"]),
+        env: strings(&["PATH=/bin"]),
+        cwd: "/".into(),
+        identity: Identity::default(),
+        hostname: "sandbox".to_owned(),
+        overlaid: vec![file("/etc/hosts"), file("/etc/resolv.conf"), file("/etc/hostname")],
+        network,
+    }
+}
+
+fn no_op(criterion: &mut Criterion) {
+    if userns::needed() {
+        userns::enter().unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    std::fs::create_dir_all(base.join("bin")).unwrap();
+    std::fs::copy(BUSYBOX, base.join("bin/busybox")).unwrap();
+    let mut group = criterion.benchmark_group("sandbox");
+    for (name, network) in [("host-network", Network::Host), ("no-network", Network::None)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || {
+                    let scratch = tempfile::tempdir_in(dir.path()).unwrap();
+                    (plan(&base, scratch.path(), network), scratch)
+                },
+                |(plan, scratch)| {
+                    run(&plan, &|_, _| (), &Cancel::new()).unwrap();
+                    scratch
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.bench_function("without", |bencher| {
+        bencher.iter(|| Command::new(BUSYBOX).arg("true").status().unwrap());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, no_op);
+criterion_main!(benches);

@@ -1,0 +1,7 @@
+FROM alpine
+RUN apk add \
+    # the client
+    curl \
+# at the margin
+    git \
+    && true

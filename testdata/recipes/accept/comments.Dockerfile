@@ -1,0 +1,6 @@
+# a comment
+   # an indented one
+FROM alpine
+#
+# RUN nothing
+RUN echo '# not a comment'

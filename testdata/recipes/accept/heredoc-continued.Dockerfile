@@ -1,0 +1,7 @@
+FROM alpine
+RUN --network=none \
+    <<EOF
+echo one \
+  two
+EOF
+RUN true

@@ -1,0 +1,6 @@
+FROM python:3
+RUN <<EOF
+#!/usr/bin/env python
+print('FROM nothing')
+EOF
+CMD python

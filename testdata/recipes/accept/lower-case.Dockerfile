@@ -1,0 +1,3 @@
+from alpine
+run echo hello
+cmd echo bye

@@ -1,0 +1,3 @@
+From alpine
+RuN echo hello
+eNv a=b

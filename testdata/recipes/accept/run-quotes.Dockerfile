@@ -1,0 +1,3 @@
+FROM alpine
+RUN echo "a  b" 'c' \"d\" $E "${F:-g}" `date`
+RUN printf '%s\n' "it's"

@@ -1,0 +1,3 @@
+FROM alpine AS Builder
+RUN true
+FROM BUILDER as final_1.0-rc

@@ -1,0 +1,3 @@
+FROM	alpine	AS	x
+RUN	echo	hi
+	CMD	echo

@@ -1,0 +1,2 @@
+FROM alpine
+ADD --frm=x a b

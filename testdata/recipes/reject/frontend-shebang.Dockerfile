@@ -1,0 +1,3 @@
+#!/usr/bin/env strata
+# syntax=example.com/frontend
+FROM alpine

@@ -1,0 +1,2 @@
+# syntax=registry.example.com/other/frontend:1
+FROM alpine

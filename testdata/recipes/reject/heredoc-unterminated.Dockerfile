@@ -1,0 +1,5 @@
+FROM alpine
+RUN cat <<ONE <<TWO
+1
+ONE
+2

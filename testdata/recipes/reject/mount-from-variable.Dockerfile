@@ -1,0 +1,3 @@
+FROM alpine
+ARG X
+RUN --mount=from=$X,target=/x true

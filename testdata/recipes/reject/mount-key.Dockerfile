@@ -1,0 +1,3 @@
+FROM alpine
+RUN --mount=type=cache,tagret=/x \
+    true
