@@ -336,7 +336,6 @@ fn metadata() {
     check(files, parent, "--chmod=750 d /t", Ok(&["t/ @1777:3:4", "t/s/ @750", "t/s/g = g @750"]));
     check(files, parent, "--chmod=u=rwX,go=rX d /n", Ok(&["n/", "n/s/", "n/s/g = g"]));
     check(files, parent, "--chmod=go-rwx --inline=i /q/", Ok(&["q/ @700", "q/i = inline @600"]));
-    let nobody = "no user \"nobody\" in /etc/passwd of the image that is built";
     check(files, parent, "--chown=nobody f /x", Ok(&["x = f @4755"]));
     let not_a_mode = "\"abc\" is not a mode: expected an octal number up to 7777, or letters such as u=rwX,go=rX";
     check(files, parent, "--chmod=abc f /x", Err(not_a_mode));
