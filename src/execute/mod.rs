@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{self, Bases, layers::Layers};
 use crate::context::ignore::PatternRef;
-use crate::context::{self, Context};
+use crate::context;
+use crate::context::opened::Opened;
 use crate::digest::{ContentId, DiffId, Key};
 use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
 use crate::image::chain::Chain;
@@ -162,7 +163,7 @@ pub struct Executor<'a> {
     /// The base images.
     pub bases: &'a Bases,
     /// The build contexts.
-    pub contexts: &'a BTreeMap<ContextName, Context>,
+    pub contexts: &'a BTreeMap<ContextName, Opened>,
     /// Ends every step.
     pub cancel: &'a Cancel,
     /// `SOURCE_DATE_EPOCH`.
@@ -203,7 +204,7 @@ impl Executor<'_> {
     /// See [`Error`].
     pub fn select_from_context(&self, op: &CopyOp, name: &ContextName) -> Result<Files, Error> {
         let context = self.context(name);
-        let selection = copy::select::select(op, context).map_err(|error| missing_in_context(error, context))?;
+        let selection = copy::select::select(op, context.tree()).map_err(|error| missing_in_context(error, name, context))?;
         Ok(Files { selection, from: From::Context(name.clone()) })
     }
 
@@ -217,7 +218,7 @@ impl Executor<'_> {
         Ok(Files { selection, from: From::Layers(view) })
     }
 
-    fn context(&self, name: &ContextName) -> &Context {
+    fn context(&self, name: &ContextName) -> &Opened {
         self.contexts.get(name).expect("the graph names only contexts that the build opened")
     }
 
@@ -245,7 +246,7 @@ impl Executor<'_> {
 
     fn copy(&self, op: &CopyOp, key: &Key, parent: &Chain, files: &Files) -> Result<DiffId, Error> {
         let from: &dyn Tree = match &files.from {
-            From::Context(name) => self.context(name),
+            From::Context(name) => self.context(name).tree(),
             From::Layers(view) => view,
         };
         let scratch_root = Chain::scratch();
@@ -290,14 +291,17 @@ impl Executor<'_> {
     }
 }
 
-fn missing_in_context(error: copy::Error, context: &Context) -> Error {
+fn missing_in_context(error: copy::Error, name: &ContextName, context: &Opened) -> Error {
     match error {
         copy::Error::NotFound { word } => Error::NotFound {
             hidden: context
                 .hidden_by(Path::new(word.trim_matches('/')))
                 .map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
             source_path: word,
-            place: "the build context".to_owned(),
+            place: match name {
+                ContextName::Main => "the build context".to_owned(),
+                ContextName::Named(name) => format!("the build context {name:?}"),
+            },
             nearest: None,
         },
         other => other.into(),

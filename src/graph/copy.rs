@@ -115,6 +115,10 @@ impl StageInProgress<'_> {
                 let text = format!("FROM {}", image.reference);
                 Some(self.nodes.intern(Op::Image(image.clone()), shared(text)))
             }
+            Source::Files(name) => {
+                let op = Op::Context(ContextName::Named(name.clone()));
+                Some(self.nodes.intern(op, || Origin { text: "build context".to_owned(), ..Origin::default() }))
+            }
             // A stage that is not done yet was reported when the stages were followed.
             Source::Stage(number) => self.results.get(*number).copied().flatten(),
         }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::diagnostic::SourceFile;
+use crate::graph::named::{NamedContext, NamedContexts};
 use crate::graph::{CopyOp, CopySource, Graph, MkdirOp, RunOp};
 use crate::recipe::Network;
 use crate::recipe::dockerfile;
@@ -26,6 +27,7 @@ fn request() -> Request {
         platform_given: false,
         build_platform: platform("linux/amd64"),
         source_date_epoch: None,
+        contexts: NamedContexts::default(),
     }
 }
 
