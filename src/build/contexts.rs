@@ -261,7 +261,10 @@ fn recipe_in(tree: &dyn Tree, names: &[PathBuf]) -> Result<SourceFile, BuildErro
         return source_file(name, name.to_string_lossy().into_owned(), bytes);
     }
     let path = names.first().cloned().unwrap_or_default();
-    Err(BuildError::ReadRecipe { path, source: io::Error::new(io::ErrorKind::NotFound, "the context does not have it") })
+    Err(BuildError::ReadRecipe {
+        path,
+        source: io::Error::new(io::ErrorKind::NotFound, "the context does not have it"),
+    })
 }
 
 fn directory(path: &Path, recipe: Option<&Path>, place: &Workplace) -> Result<Opened, BuildError> {

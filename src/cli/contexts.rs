@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn what_is_no_context_is_refused() {
-        for text in ["", "x", "=.", "x=", "a b=.", "x=/no/such/dir", "x=docker-image://UP:", "x=oci-layout:///no/such"] {
+        for text in ["", "x", "=.", "x=", "a b=.", "x=/no/such/dir", "x=docker-image://UP:", "x=oci-layout:///no/such"]
+        {
             assert!(matches!(named(&[text.to_owned()]), Err(Error::Usage(_))), "{text:?}");
         }
     }

@@ -14,8 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::{self, Bases, layers::Layers};
-use crate::context::ignore::PatternRef;
 use crate::context;
+use crate::context::ignore::PatternRef;
 use crate::context::opened::Opened;
 use crate::digest::{ContentId, DiffId, Key};
 use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
@@ -204,7 +204,8 @@ impl Executor<'_> {
     /// See [`Error`].
     pub fn select_from_context(&self, op: &CopyOp, name: &ContextName) -> Result<Files, Error> {
         let context = self.context(name);
-        let selection = copy::select::select(op, context.tree()).map_err(|error| missing_in_context(error, name, context))?;
+        let selection =
+            copy::select::select(op, context.tree()).map_err(|error| missing_in_context(error, name, context))?;
         Ok(Files { selection, from: From::Context(name.clone()) })
     }
 
