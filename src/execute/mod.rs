@@ -34,7 +34,7 @@ use crate::runtime::{self, Cancel};
 use crate::store::{self, LayerMeta, Origin, Store};
 
 pub use copy::select::Selection;
-use owner::Owner;
+use owner::{FileOwner, Owner};
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -309,7 +309,7 @@ impl Executor<'_> {
         };
         let scratch_root = Chain::scratch();
         let root = self.view(if op.link { &scratch_root } else { parent })?;
-        let owner = op.chown.as_deref().map(|spec| owner::for_files(spec, &root)).transpose()?;
+        let owner = op.chown.as_deref().map(|spec| self.file_owner(spec, &root)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
@@ -320,9 +320,15 @@ impl Executor<'_> {
         let root = self.view(parent)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        let owner = if op.user.is_empty() { Owner::default() } else { owner::for_files(&op.user, &root)? };
+        let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
         self.publish(&tree, key, op.epoch)
+    }
+
+    fn file_owner(&self, spec: &str, root: &View) -> Result<Owner, Error> {
+        let FileOwner { owner, unknown } = owner::for_files(spec, root)?;
+        unknown.into_iter().for_each(|sentence| self.layers.reporter.warning(sentence));
+        Ok(owner)
     }
 
     /// Measures a finished layer directory and moves it into the store.

@@ -334,7 +334,7 @@ fn history_reads_as_buildkits() {
         ("FROM scratch\nONBUILD RUN a", &[]),
         (
             "FROM scratch\nHEALTHCHECK --timeout=90s CMD a",
-            &["- HEALTHCHECK {Test:[CMD-SHELL a] Interval:0s Timeout:1m30s StartPeriod:0s StartInterval:0s Retries:0}"],
+            &["- HEALTHCHECK &{[\"CMD-SHELL\" \"a\"] \"0s\" \"1m30s\" \"0s\" \"0s\" '\\x00'}"],
         ),
         ("FROM scratch\nWORKDIR /\nWORKDIR x", &["- WORKDIR /", "WORKDIR /x"]),
         ("FROM scratch\nRUN make  all", &["RUN /bin/sh -c make  all # buildkit"]),
