@@ -46,6 +46,7 @@ fn recipes(criterion: &mut Criterion) {
         build_platform: platform,
         source_date_epoch: None,
         contexts: strata::graph::named::NamedContexts::default(),
+        allow: strata::graph::Allowed::default(),
     };
     let mut group = criterion.benchmark_group("recipe");
     group.throughput(Throughput::Elements(LARGE.lines().count() as u64));

@@ -18,6 +18,9 @@ use crate::context::opened::Opened;
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
 use crate::digest::Digest;
 use crate::execute::Executor;
+use crate::execute::agent::Agents;
+use crate::execute::mount::Staged;
+use crate::execute::secret::Secrets;
 use crate::export::{
     blobs, layout,
     spec::{Destination, Output},
@@ -56,6 +59,10 @@ pub struct Request {
     pub use_cache: bool,
     /// Whether names of base images are looked up anew.
     pub pull: bool,
+    /// Secrets that steps may mount.
+    pub secrets: Secrets,
+    /// SSH agents that steps may use.
+    pub agents: Agents,
 }
 
 /// What a build works with.
@@ -213,7 +220,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     if let Some(more @ 1..) = plan.warnings.len().checked_sub(crate::diagnostic::SHOWN) {
         place.reporter.warning(format!("the recipe has {more} more warnings"));
     }
-    let executor = executor(&plan, place);
+    let executor = executor(&plan, request, place);
     let solver = solver(&plan, &executor, request, place);
     let solved = schedule::run(&plan.graph, &solver, place.slots);
     for context in plan.contexts.values() {
@@ -243,7 +250,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
 /// See [`Error`].
 pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>), Error> {
     let plan = prepare(request, place)?;
-    let executor = executor(&plan, place);
+    let executor = executor(&plan, request, place);
     let status = solver(&plan, &executor, request, place).status();
     Ok((plan, status))
 }
@@ -257,11 +264,21 @@ fn share(place: &Workplace) -> Result<store::Lock, Error> {
     Ok(place.store.share(waiting)?)
 }
 
-fn executor<'a>(plan: &'a Plan, place: &'a Workplace) -> Executor<'a> {
+fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> Executor<'a> {
     let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
     let layers = Layers { store, bases: &plan.bases, client, reporter, cancel, xattr: *xattr, owners: *owners };
-    let epoch = plan.graph.epoch;
-    Executor { store, layers, bases: &plan.bases, contexts: &plan.contexts, cancel, epoch }
+    Executor {
+        store,
+        layers,
+        bases: &plan.bases,
+        contexts: &plan.contexts,
+        cancel,
+        epoch: plan.graph.epoch,
+        platform: &plan.graph.platform,
+        secrets: &request.secrets,
+        agents: &request.agents,
+        staged: Staged::default(),
+    }
 }
 
 fn solver<'a>(

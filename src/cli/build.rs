@@ -9,6 +9,8 @@ use clap::{Args, ValueEnum};
 
 use crate::build::{self, Built, Request};
 use crate::cli::{contexts, exit, print, workplace};
+use crate::execute::agent::Agents;
+use crate::execute::secret::Secrets;
 use crate::export::spec::{Destination, Output};
 use crate::graph;
 use crate::progress::summary::Summary;
@@ -50,6 +52,18 @@ pub(super) struct Recipe {
     /// Look up names of base images anew
     #[arg(long)]
     pull: bool,
+
+    /// Give steps that ask for it a secret: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long = "secret", value_name = "SPEC")]
+    secrets: Vec<String>,
+
+    /// Give steps that ask for it an SSH agent: default or NAME=SOCKET
+    #[arg(long = "ssh", value_name = "SPEC")]
+    agents: Vec<String>,
+
+    /// Let steps that ask for it out of the sandbox: network.host or security.insecure
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    allow: Vec<String>,
 }
 
 /// The arguments of `build`.
@@ -143,6 +157,7 @@ impl Recipe {
             build_platform,
             source_date_epoch,
             contexts: named,
+            allow: allowed(&self.allow)?,
         };
         Ok(Request {
             context,
@@ -153,8 +168,27 @@ impl Recipe {
             outputs: Vec::new(),
             use_cache: !self.no_cache,
             pull: self.pull,
+            secrets: Secrets::parse(&self.secrets)?,
+            agents: Agents::parse(&self.agents)?,
         })
     }
+}
+
+/// What `--allow` grants.
+fn allowed(given: &[String]) -> Result<graph::Allowed, exit::Error> {
+    let mut allowed = graph::Allowed::default();
+    for text in given {
+        match text.as_str() {
+            "network.host" => allowed.network_host = true,
+            "security.insecure" => allowed.security_insecure = true,
+            _ => {
+                return Err(exit::Error::Usage(format!(
+                    "--allow {text:?} is not known: expected network.host or security.insecure"
+                )));
+            }
+        }
+    }
+    Ok(allowed)
 }
 
 fn build_args(given: &[String]) -> Result<BTreeMap<String, String>, exit::Error> {

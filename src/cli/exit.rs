@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::build::{self, Findings};
 use crate::diagnostic::render;
+use crate::execute::{agent, secret};
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
 use crate::{export, settings, store};
@@ -35,6 +36,12 @@ pub(super) enum Error {
     /// An output is wrong.
     #[error(transparent)]
     Output(#[from] export::spec::ParseError),
+    /// A secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// An SSH agent cannot be had.
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
     /// The arguments do not go together.
     #[error("{0}")]
     Usage(String),
@@ -76,9 +83,8 @@ pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
 
 /// Flags of `docker buildx build` that have no meaning here yet: refused by name, because a flag that is ignored does
 /// harm.
-const NOT_YET: [&str; 30] = [
+const NOT_YET: [&str; 27] = [
     "--add-host",
-    "--allow",
     "--annotation",
     "--attest",
     "--builder",
@@ -98,9 +104,7 @@ const NOT_YET: [&str; 30] = [
     "--push",
     "--resource",
     "--sbom",
-    "--secret",
     "--shm-size",
-    "--ssh",
     "--ulimit",
     "--memory",
     "--cpus",
@@ -135,7 +139,13 @@ fn class(error: &Error) -> u8 {
         Error::Build(error) => class_of_build(error),
         Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) => ENVIRONMENT,
         Error::NoImage { .. } | Error::Damaged { .. } => BUILD_FAILED,
-        Error::Settings(_) | Error::Reference(_) | Error::Platform(_) | Error::Output(_) | Error::Usage(_) => USAGE,
+        Error::Settings(_)
+        | Error::Reference(_)
+        | Error::Platform(_)
+        | Error::Output(_)
+        | Error::Secret(_)
+        | Error::Agent(_)
+        | Error::Usage(_) => USAGE,
     }
 }
 

@@ -3,10 +3,15 @@
 //! Takes an operation and the chains of its inputs, gives the DiffID of the layer it made, published in the store.
 //! Decides *how* a step is done and never *when* or *whether*: that is `schedule`'s.
 
+pub mod agent;
+mod cache_mount;
 pub mod copy;
+mod mask;
 pub mod mkdir;
+pub mod mount;
 pub mod owner;
 mod run;
+pub mod secret;
 pub mod stage;
 
 use std::collections::{BTreeMap, HashSet};
@@ -25,6 +30,7 @@ use crate::layer::tree::Tree;
 use crate::layer::view::View;
 use crate::layer::{OverlayXattr, diff};
 use crate::progress::Task;
+use crate::recipe::platform::Platform;
 use crate::runtime::{self, Cancel};
 use crate::store::{self, LayerMeta, Origin, Store};
 
@@ -111,6 +117,36 @@ pub enum Error {
         /// Which, and what the system said.
         source: io::Error,
     },
+    /// A secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// An SSH agent cannot be had.
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+    /// A cache mount's directory cannot be made.
+    #[error("cannot {action} the cache mount {id}")]
+    CacheMount {
+        /// The cache's id.
+        id: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A cache mount cannot belong to whom it should.
+    #[error(
+        "the cache mount {id} cannot belong to {uid}:{gid}: the ids must be mapped (add a range of ids for this user to /etc/subuid and /etc/subgid)"
+    )]
+    CacheMountOwner {
+        /// The cache's id.
+        id: String,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A file of the host that a step needs could not be read.
     #[error("{path} cannot be read: {source}")]
     Host {
@@ -127,7 +163,11 @@ impl Error {
         match self {
             Self::Runtime(error) => error.is_environment(),
             Self::Base(error) => error.is_environment(),
-            Self::Store(_) | Self::Host { .. } | Self::Layers { .. } => true,
+            Self::CacheMount { .. }
+            | Self::CacheMountOwner { .. }
+            | Self::Store(_)
+            | Self::Host { .. }
+            | Self::Layers { .. } => true,
             _ => false,
         }
     }
@@ -153,6 +193,17 @@ impl Files {
     }
 }
 
+/// What was selected to make a step's key.
+#[derive(Debug)]
+pub enum Selected {
+    /// Nothing that has to be handed on.
+    Nothing,
+    /// The files of a copy.
+    Files(Files),
+    /// What each mount of a run that has files shows, in the order of the mounts.
+    Shown(Vec<mount::Shown>),
+}
+
 /// Everything steps are made with.
 #[derive(Debug)]
 pub struct Executor<'a> {
@@ -168,11 +219,19 @@ pub struct Executor<'a> {
     pub cancel: &'a Cancel,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
+    /// What steps run on: caches of one id on two platforms are two.
+    pub platform: &'a Platform,
+    /// The secrets given on the command line.
+    pub secrets: &'a secret::Secrets,
+    /// The SSH agents given on the command line.
+    pub agents: &'a agent::Agents,
+    /// Files of contexts that steps mount.
+    pub staged: mount::Staged,
 }
 
 impl Executor<'_> {
-    /// Makes the layer of an operation and notes the step's `key` with it. `inputs` are the chains of its inputs, in their order; `files` what
-    /// `select_from_…` gave for the same copy, if it was asked.
+    /// Makes the layer of an operation and notes the step's `key` with it. `inputs` are the chains of its inputs, in
+    /// their order; `files` what was selected of them to make the key, where it was.
     ///
     /// # Errors
     /// See [`Error`].
@@ -181,15 +240,21 @@ impl Executor<'_> {
         op: &Op,
         key: &Key,
         inputs: &[Chain],
-        files: Option<Files>,
+        files: Selected,
         task: &Task<'_>,
     ) -> Result<DiffId, Error> {
         match op {
-            Op::Run(op) => run::run(self, op, key, &inputs[0], task),
+            Op::Run(op) => {
+                let shown = match files {
+                    Selected::Shown(shown) => shown,
+                    Selected::Nothing | Selected::Files(_) => Vec::new(),
+                };
+                run::run(self, op, key, &inputs[0], shown, task)
+            }
             Op::Copy(op) => {
                 let files = match (files, &inputs[1]) {
-                    (Some(files), _) => files,
-                    (None, from) => self.select_from_layers(op, from)?,
+                    (Selected::Files(files), _) => files,
+                    (_, from) => self.select_from_layers(op, from)?,
                 };
                 self.copy(op, key, &inputs[0], &files)
             }

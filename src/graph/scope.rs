@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::graph::advice::did_you_mean;
-use crate::graph::{Request, unsupported};
+use crate::graph::{Allowed, Request, unsupported};
 use crate::recipe::platform::Platform;
-use crate::recipe::{Arg, Instruction, Recipe, Word, variable};
+use crate::recipe::{Arg, Instruction, Mount, Recipe, Word, dockerfile, variable};
 
 /// The argument that bounds times, for which a default may stand before the first stage.
 const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -113,6 +113,8 @@ pub(super) struct Globals {
     budget: Cell<Option<usize>>,
     /// Seconds since 1970 that no time in a new layer may exceed.
     pub(super) epoch: Option<i64>,
+    /// What steps may have beyond the sandbox.
+    pub(super) allow: Allowed,
 }
 
 impl Globals {
@@ -129,6 +131,7 @@ impl Globals {
             escape: recipe.escape,
             budget: Cell::new(Some(BUDGET)),
             epoch: None,
+            allow: request.allow,
         };
         for (name, value) in platform_arguments(recipe, request) {
             let value = globals.given.get(&name).cloned().unwrap_or(value);
@@ -229,6 +232,11 @@ impl Globals {
         Some(value)
     }
 
+    /// What cache mounts of one name are kept apart by: `--build-arg BUILDKIT_CACHE_MOUNT_NS`, as in BuildKit.
+    pub(super) fn cache_namespace(&self) -> Option<&str> {
+        self.given.get("BUILDKIT_CACHE_MOUNT_NS").map(String::as_str).filter(|namespace| !namespace.is_empty())
+    }
+
     /// Proxies given by `--build-arg`, under both spellings, but for names that the step has already.
     pub(super) fn proxies(&self, environment: &Environment) -> Vec<(String, String)> {
         PROXIES
@@ -297,6 +305,21 @@ impl Scope<'_> {
         let (value, unset) = self.globals.expand(body, self.environment, raw, findings)?;
         self.report(body, &unset, findings);
         Some(value)
+    }
+
+    /// A mount that waited for its variables.
+    pub(super) fn mount(&self, value: &Word, findings: &mut Vec<Diagnostic>) -> Option<Mount> {
+        let look_up = |name: &str| self.environment.get(name).map(str::to_owned);
+        match dockerfile::read_mount(value, &|text| variable::expand(text, self.globals.escape, &look_up)) {
+            Ok((mount, warnings)) => {
+                findings.extend(warnings);
+                Some(mount)
+            }
+            Err(finding) => {
+                findings.push(finding);
+                None
+            }
+        }
     }
 
     /// The value an `ARG` of this stage gets: given on the command line, else its default, else that of the same

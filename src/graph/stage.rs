@@ -13,7 +13,7 @@ use crate::graph::scope::Globals;
 use crate::graph::{ImageRequest, Request, unsupported};
 use crate::image::config::ImageConfig;
 use crate::recipe::platform::Platform;
-use crate::recipe::{Instruction, Recipe, Stage, Step, Word, dockerfile, variable};
+use crate::recipe::{Instruction, MountKind, Recipe, Stage, Step, Word, dockerfile, variable};
 
 /// What a stage stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,8 +248,8 @@ impl<'a> Stages<'a> {
         let mut copies: Vec<Vec<(usize, Span)>> = Vec::with_capacity(self.planned.len());
         for planned in &self.planned {
             let mut from_stages = Vec::new();
-            for from in planned.steps.iter().filter_map(copied_from) {
-                match self.source(Some(from)) {
+            for from in planned.steps.iter().flat_map(|step| sources_of(step)) {
+                match self.source(Some(&from)) {
                     Ok(Source::Stage(number)) => from_stages.push((number, from.span)),
                     Ok(_) => {}
                     Err(finding) => findings.push(finding),
@@ -319,16 +319,19 @@ impl<'a> Stages<'a> {
         bases: &BTreeMap<ImageRequest, ImageConfig>,
         findings: &mut Vec<Diagnostic>,
     ) {
-        let Some(from) = copied_from(step) else { return };
-        match self.source(Some(from)) {
-            Ok(Source::Stage(source)) if source >= number => findings.push(self.too_late(number, source, from.span)),
-            Ok(Source::Stage(source)) => waiting.push(source),
-            Ok(Source::Image(image)) if !bases.contains_key(&*image) => {
-                needs.insert(*image);
+        for from in sources_of(step) {
+            match self.source(Some(&from)) {
+                Ok(Source::Stage(source)) if source >= number => {
+                    findings.push(self.too_late(number, source, from.span));
+                }
+                Ok(Source::Stage(source)) => waiting.push(source),
+                Ok(Source::Image(image)) if !bases.contains_key(&*image) => {
+                    needs.insert(*image);
+                }
+                // An error in the recipe itself was reported by `check_sources`; one in a trigger is reported when the
+                // trigger is lowered.
+                Ok(_) | Err(_) => {}
             }
-            // An error in the recipe itself was reported by `check_sources`; one in a trigger is reported when the
-            // trigger is lowered.
-            Ok(_) | Err(_) => {}
         }
     }
 
@@ -407,11 +410,21 @@ impl PlannedStage<'_> {
     }
 }
 
-/// The `--from` of a step.
-fn copied_from(step: &Step) -> Option<&Word> {
+/// What a step takes files from: the `--from` of a copy, every `from=` of a mount.
+fn sources_of(step: &Step) -> Vec<Word> {
     match &step.instruction {
-        Instruction::Copy(copy) => copy.from.as_ref(),
-        _ => None,
+        Instruction::Copy(copy) => copy.from.iter().cloned().collect(),
+        Instruction::Run(run) => run
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.kind {
+                MountKind::Bind { from, .. } | MountKind::Cache { from, .. } => from.clone(),
+                // Its type may turn out to need no files; then one stage more than necessary is made.
+                MountKind::Deferred(value) => dockerfile::mount_source(value),
+                MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => None,
+            })
+            .collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -23,6 +23,8 @@ mod cases;
 mod cache;
 // What is done at the same time, and what only once.
 mod parallel;
+// What RUN --mount keeps, hides and depends on.
+mod mounts;
 // Archives, directories, compression, and what skopeo and umoci say of them.
 mod outputs;
 // Everything that goes wrong: exit codes, messages, and what is left behind.
