@@ -3,19 +3,26 @@
 //! Read this first. Each line of [`build`] is a call into one part, in the order data flows: recipe, context, base
 //! images, graph, schedule, image, export. [`plan`] is the same up to the graph and only asks what is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod contexts;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::contexts::{Arrivals, ContextSource, RecipeSource};
 use crate::base::{self, BaseImage, Bases, layers::Layers};
 use crate::check;
-use crate::context::{self, Context};
+use crate::context;
+use crate::context::opened::Opened;
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span, nearest};
-use crate::digest::{ContentId, Digest};
+use crate::digest::Digest;
 use crate::execute::Executor;
+use crate::execute::agent::Agents;
+use crate::execute::mount::Staged;
+use crate::execute::secret::Secrets;
 use crate::export::{
     blobs, layout,
     spec::{Destination, Output},
@@ -23,7 +30,7 @@ use crate::export::{
 use crate::graph::explain::Status;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::outline::{self, Outline};
-use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId, Op};
+use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId};
 use crate::image::assemble::{Base, Built as BuiltLayer, Image, assemble};
 use crate::image::manifest::Descriptor;
 use crate::layer::OverlayXattr;
@@ -39,10 +46,12 @@ use crate::store::{self, Store};
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The directory whose files `COPY` and `ADD` read.
-    pub context: PathBuf,
-    /// The recipe; `Dockerfile` in the context where absent.
-    pub recipe: Option<PathBuf>,
+    /// Where the files that `COPY` and `ADD` read come from.
+    pub context: ContextSource,
+    /// Where the files of named contexts come from, by the names that [`graph::Request::contexts`] knows.
+    pub contexts: BTreeMap<String, ContextSource>,
+    /// Where the recipe comes from.
+    pub recipe: RecipeSource,
     /// Target, arguments and platforms.
     pub graph: graph::Request,
     /// Names the image gets in the local store.
@@ -63,6 +72,10 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the image's manifest, over our own.
     pub annotations: BTreeMap<String, String>,
+    /// Secrets that steps may mount.
+    pub secrets: Secrets,
+    /// SSH agents that steps may use.
+    pub agents: Agents,
 }
 
 /// What a build works with.
@@ -132,6 +145,9 @@ pub enum Error {
     /// The context cannot be used.
     #[error(transparent)]
     Context(#[from] context::Error),
+    /// A context or the recipe cannot be had.
+    #[error(transparent)]
+    Contexts(#[from] contexts::Error),
     /// A base image cannot be used.
     #[error("base image {reference} cannot be used")]
     Base {
@@ -182,6 +198,7 @@ impl Error {
             | Self::Violations { .. }
             | Self::CheckArgument { .. }
             | Self::Context(_)
+            | Self::Contexts(_)
             | Self::Cancelled
             | Self::Document(_) => false,
         };
@@ -216,7 +233,9 @@ pub struct Plan {
     /// Warnings, those that the recipe skips left out.
     pub warnings: Vec<Diagnostic>,
     bases: Bases,
-    contexts: BTreeMap<ContextName, Context>,
+    contexts: BTreeMap<ContextName, Opened>,
+    /// Directories that contexts were brought into.
+    _arrivals: Arrivals,
 }
 
 /// Builds an image.
@@ -227,8 +246,11 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let sweep = place.store.sweep()?;
     let _shared = share(place)?;
     let plan = prepare(request, place)?;
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().take(crate::diagnostic::SHOWN) {
         place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.recipe.source, false));
+    }
+    if let Some(more @ 1..) = plan.warnings.len().checked_sub(crate::diagnostic::SHOWN) {
+        place.reporter.warning(format!("the recipe has {more} more warnings"));
     }
     let rules = check::violations(&plan.recipe.checks, &plan.warnings);
     if !rules.is_empty() {
@@ -273,8 +295,8 @@ pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>),
 ///
 /// # Errors
 /// If the recipe cannot be read, or has mistakes.
-pub fn outline(request: &Request) -> Result<(Recipe, Outline), Error> {
-    let source = read_recipe(&recipe_path(request), request)?;
+pub fn outline(request: &Request, place: &Workplace) -> Result<(Recipe, Outline), Error> {
+    let source = request.read_recipe(&Arrivals::default().main(request, place)?)?;
     let (recipe, _) = parse(&source)?;
     let outline = outline::outline(&recipe, &request.graph)
         .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source, diagnostics })))?;
@@ -297,14 +319,15 @@ pub struct Checked {
 pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
     let graph = graph::Request { every_stage: true, ..request.graph.clone() };
     let request = &Request { graph, ..request.clone() };
-    let recipe_path = recipe_path(request);
-    let source = read_recipe(&recipe_path, request)?;
+    let mut arrivals = Arrivals::default();
+    let main = arrivals.main(request, place)?;
+    let source = request.read_recipe(&main)?;
     let (mut recipe, mut reported) = dockerfile::parse(&source);
     override_checks(&mut recipe, request)?;
     let readable = !reported.iter().any(Diagnostic::is_error);
     let made = readable.then(|| {
         let (graph, _, warnings) = resolve(&recipe, request, place)?;
-        let contexts = open_contexts(&graph, request, &recipe_path, place)?;
+        let contexts = arrivals.open_used(&graph, main, request, place)?;
         Ok((graph, contexts, warnings))
     });
     let (made, failure) = match made {
@@ -319,7 +342,7 @@ pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
         }
         Some(Err(other)) => (None, Some(other)),
     };
-    let ignore = made.as_ref().and_then(|(_, contexts)| contexts.get(&ContextName::Main)).map(Context::ignore);
+    let ignore = made.as_ref().and_then(|(_, contexts)| contexts.get(&ContextName::Main)).and_then(Opened::ignore);
     let subject = check::Subject { recipe: &recipe, graph: made.as_ref().map(|(graph, _)| graph), ignore };
     let diagnostics = check::findings(&subject, reported, check::Purpose::Check);
     Ok(Checked { findings: Findings { source, diagnostics }, failure })
@@ -337,8 +360,19 @@ fn share(place: &Workplace) -> Result<store::Lock, Error> {
 fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> Executor<'a> {
     let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
     let layers = Layers { store, bases: &plan.bases, client, reporter, cancel, xattr: *xattr, owners: *owners };
-    let epoch = plan.graph.epoch;
-    Executor { store, layers, bases: &plan.bases, contexts: &plan.contexts, cancel, epoch, hosts: &request.hosts }
+    Executor {
+        store,
+        layers,
+        bases: &plan.bases,
+        contexts: &plan.contexts,
+        cancel,
+        epoch: plan.graph.epoch,
+        platform: &plan.graph.platform,
+        secrets: &request.secrets,
+        agents: &request.agents,
+        staged: Staged::default(),
+        hosts: &request.hosts,
+    }
 }
 
 fn solver<'a>(
@@ -360,8 +394,9 @@ fn solver<'a>(
 
 /// Recipe and base images → graph and contexts.
 fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
-    let recipe_path = recipe_path(request);
-    let source = read_recipe(&recipe_path, request)?;
+    let mut arrivals = Arrivals::default();
+    let main = arrivals.main(request, place)?;
+    let source = request.read_recipe(&main)?;
     let (mut recipe, mut reported) = parse(&source)?;
     override_checks(&mut recipe, request)?;
     let (mut graph, bases, more) = resolve(&recipe, request, place)?;
@@ -369,11 +404,11 @@ fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
     graph.config.config.labels.extend(request.labels.clone());
     graph.set_network(request.network);
     warn_of_unknown_stages(&recipe, request, place);
-    let contexts = open_contexts(&graph, request, &recipe_path, place)?;
-    let ignore = contexts.get(&ContextName::Main).map(Context::ignore);
+    let contexts = arrivals.open_used(&graph, main, request, place)?;
+    let ignore = contexts.get(&ContextName::Main).and_then(Opened::ignore);
     let subject = check::Subject { recipe: &recipe, graph: Some(&graph), ignore };
     let warnings = check::findings(&subject, reported, check::Purpose::Build);
-    Ok(Plan { recipe, graph, warnings, bases, contexts })
+    Ok(Plan { recipe, graph, warnings, bases, contexts, _arrivals: arrivals })
 }
 
 /// Says of every name in `--no-cache-filter` that no stage has it; Docker ignores such names.
@@ -387,10 +422,6 @@ fn warn_of_unknown_stages(recipe: &Recipe, request: &Request, place: &Workplace)
     }
 }
 
-fn recipe_path(request: &Request) -> PathBuf {
-    request.recipe.clone().unwrap_or_else(|| request.context.join("Dockerfile"))
-}
-
 /// Lets the build argument say what the recipe's `# check=` would; comments above single instructions stay.
 fn override_checks(recipe: &mut Recipe, request: &Request) -> Result<(), Error> {
     let Some(value) = request.graph.build_args.get(CHECK_ARGUMENT) else { return Ok(()) };
@@ -398,15 +429,6 @@ fn override_checks(recipe: &mut Recipe, request: &Request) -> Result<(), Error> 
         .map_err(|reason| Error::CheckArgument { value: value.clone(), reason: reason.message })?;
     recipe.checks = Checks { local: std::mem::take(&mut recipe.checks.local), ..checks };
     Ok(())
-}
-
-fn read_recipe(path: &Path, request: &Request) -> Result<SourceFile, Error> {
-    let failed = |source| Error::ReadRecipe { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(failed)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
-    let name = if request.recipe.is_some() { path.to_string_lossy().into_owned() } else { "Dockerfile".to_owned() };
-    Ok(SourceFile { name: name.into(), text: text.into() })
 }
 
 fn parse(source: &SourceFile) -> Result<(Recipe, Vec<Diagnostic>), Error> {
@@ -445,28 +467,6 @@ fn resolve(recipe: &Recipe, request: &Request, place: &Workplace) -> Result<(Gra
             bases.insert(image, resolved);
         }
     }
-}
-
-fn open_contexts(
-    graph: &Graph,
-    request: &Request,
-    recipe_path: &Path,
-    place: &Workplace,
-) -> Result<BTreeMap<ContextName, Context>, Error> {
-    let used = graph.nodes.iter().filter_map(|node| match &node.op {
-        Op::Context(name) => Some(name.clone()),
-        _ => None,
-    });
-    let mut contexts = BTreeMap::new();
-    for name in used.collect::<BTreeSet<_>>() {
-        let ignore = context::ignore_patterns(&request.context, Some(recipe_path))?;
-        let place_of_index = ContentId::from(blake3::hash(
-            std::path::absolute(&request.context).unwrap_or_default().as_os_str().as_encoded_bytes(),
-        ));
-        let index = place.store.context_index_path(&place_of_index);
-        contexts.insert(name, Context::open(&request.context, ignore, Some(index))?);
-    }
-    Ok(contexts)
 }
 
 fn base_failed(recipe: &Recipe, reference: &Reference, source: base::Error) -> Error {
@@ -577,7 +577,7 @@ impl Finish<'_> {
         }
         let base = self.base();
         let named = graph.base.as_ref().zip(base).map(|(request, image)| Base {
-            name: &request.reference,
+            name: request.layout.is_none().then_some(&request.reference),
             digest: image.digest,
             layers: &image.manifest.layers,
         });

@@ -8,7 +8,9 @@
 //! | `argv` | ✓ | | | program and arguments, the shell included |
 //! | `env` | ✓ | | | the environment, in order, undeclared proxies left out |
 //! | `workdir`, `user` | ✓ | | | as configured; names are looked up in the parent, which is a field already |
-//! | `network` | ✓ | | | `default` or `none`… |
+//! | `network` | ✓ | | | `default`, `none` or `host` |
+//! | `security` | ✓ | | | `insecure`, where asked for |
+//! | `mounts` | ✓ | | | for each mount its kind and target, and² |
 //! | `scripts` | ✓ | | | name and content of heredoc scripts |
 //! | `files` | | ✓ | | digest of the selected files: names, types, modes, owners, contents; never times |
 //! | `destination`, `chown`, `chmod`, `flags` | | ✓ | | as expanded |
@@ -16,18 +18,22 @@
 //! | `epoch` | ✓ | ✓ | ✓ | `SOURCE_DATE_EPOCH`, where set |
 //!
 //! ¹ not for `--link`, whose layer is the same on any parent.
+//! ² of a bind mount, whether it is writable and the digest of the files it shows, as of a copy (of all of a stage or
+//! image, its ChainID); of a cache mount, whether it is writable; of a tmpfs, its size and whether it is writable; of a
+//! secret, its id, variable, mode and owner; of an agent's socket, its id, mode and owner.
 //!
-//! Never in a key: secrets, limits, cache mounts, proxies, host names, a stage's name, a source path that carries no
+//! Never in a key: the values of secrets, whether a secret is required, limits, what is in a cache mount, its id, its
+//! sharing and what it starts from, proxies, host names, a stage's name, a source path that carries no
 //! meaning, times of context files. `FORMAT` is hashed in; whoever changes a field, its meaning or the layer format
 //! raises it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ContentId, Digest, Key};
-use crate::graph::{CopyOp, MkdirOp, RunOp};
+use crate::graph::{Access, CopyOp, MkdirOp, RunMount, RunOp};
 use crate::image::chain::Chain;
-use crate::recipe::Network;
 use crate::recipe::platform::Platform;
+use crate::recipe::{Network, Security};
 
 /// The version of the key format.
 pub const FORMAT: u32 = 1;
@@ -107,15 +113,15 @@ fn epoch_text(epoch: Option<i64>) -> Option<String> {
     epoch.map(|epoch| epoch.to_string())
 }
 
-/// What a `RUN` depends on.
-pub fn run(op: &RunOp, parent: &Chain, platform: &Platform) -> Fields {
+/// What a `RUN` depends on. `shown` has the digest of what each of its bind mounts shows, in their order.
+pub fn run(op: &RunOp, parent: &Chain, platform: &Platform, shown: &[ContentId]) -> Fields {
     let network = match op.network {
         Network::Default => "default",
         Network::None => "none",
         Network::Host => "host",
     };
     let scripts = op.scripts.iter().map(|script| format!("{} {}", script.name, Digest::of(&script.content)));
-    Fields::new("run")
+    let fields = Fields::new("run")
         .text("parent", chain_text(parent))
         .text("platform", platform.to_string())
         .list("argv", op.argv.iter().cloned())
@@ -125,6 +131,36 @@ pub fn run(op: &RunOp, parent: &Chain, platform: &Platform) -> Fields {
         .text("network", network)
         .list("scripts", scripts)
         .optional("epoch", epoch_text(op.epoch))
+        .optional("security", (op.security == Security::Insecure).then_some("insecure"));
+    if op.mounts.is_empty() { fields } else { fields.list("mounts", mounts(&op.mounts, shown)) }
+}
+
+/// One text for each mount. Names are quoted, so that none can look like two.
+fn mounts(mounts: &[RunMount], shown: &[ContentId]) -> Vec<String> {
+    let may_write = |writable: bool| if writable { "rw" } else { "ro" };
+    let access = |access: &Access| format!("{:o} {}:{}", access.mode, access.uid, access.gid);
+    let mut shown = shown.iter();
+    let text = |mount: &RunMount| match mount {
+        RunMount::Bind { target, writable, .. } => {
+            let files = shown.next().map(ToString::to_string).unwrap_or_default();
+            format!("bind {target:?} {} {files}", may_write(*writable))
+        }
+        RunMount::Cache(cache) => format!("cache {:?} {}", cache.target, may_write(cache.writable)),
+        RunMount::Tmpfs { target, size, writable } => {
+            let size = size.map_or_else(|| "any".to_owned(), |size| size.to_string());
+            format!("tmpfs {target:?} {} {size}", may_write(*writable))
+        }
+        RunMount::Secret { id, target, env, access: of, .. } => {
+            format!("secret {id:?} file {:?} env {:?} {}", target.as_deref(), env.as_deref(), access(of))
+        }
+        RunMount::Ssh { id, target, access: of, .. } => format!("ssh {id:?} {target:?} {}", access(of)),
+    };
+    mounts.iter().map(text).collect()
+}
+
+/// The question "what does this path of this chain show when it is mounted?", whose answer never changes.
+pub fn shown(source: &str, from: &Chain) -> Key {
+    Fields::new("shown").text("from", chain_text(from)).text("source", source).key()
 }
 
 /// What a `COPY` or `ADD` depends on. `files` is the digest of the selection.
@@ -169,7 +205,8 @@ pub fn selection(op: &CopyOp, from: &Chain) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::NodeId;
+    use crate::graph::{CacheMount, NodeId};
+    use crate::recipe::Sharing;
 
     fn run_op() -> RunOp {
         RunOp {
@@ -180,6 +217,8 @@ mod tests {
             workdir: "/".into(),
             user: String::new(),
             network: Network::Default,
+            security: Security::Sandbox,
+            mounts: Vec::new(),
             scripts: Vec::new(),
             epoch: None,
         }
@@ -192,7 +231,7 @@ mod tests {
     #[test]
     fn every_field_counts_and_proxies_do_not() {
         let op = run_op();
-        let key = |op: &RunOp| run(op, &Chain::scratch(), &platform()).key();
+        let key = |op: &RunOp| run(op, &Chain::scratch(), &platform(), &[]).key();
         assert_eq!(key(&op), key(&RunOp { proxy_env: Vec::new(), parent: NodeId(7), ..op.clone() }));
         let changed = [
             RunOp { argv: vec!["/bin/sh".into(), "-c true".into()], ..op.clone() },
@@ -200,6 +239,8 @@ mod tests {
             RunOp { workdir: "/a".into(), ..op.clone() },
             RunOp { user: "a".into(), ..op.clone() },
             RunOp { network: Network::None, ..op.clone() },
+            RunOp { network: Network::Host, ..op.clone() },
+            RunOp { security: Security::Insecure, ..op.clone() },
             RunOp { epoch: Some(0), ..op.clone() },
         ];
         let mut keys: Vec<Key> = changed.iter().map(key).chain([key(&op)]).collect();
@@ -208,11 +249,92 @@ mod tests {
         assert_eq!(keys.len(), changed.len() + 1);
     }
 
+    fn cache(target: &str) -> CacheMount {
+        CacheMount {
+            id: "id".into(),
+            target: target.into(),
+            sharing: Sharing::Shared,
+            from: None,
+            mode: None,
+            uid: None,
+            gid: None,
+            writable: true,
+        }
+    }
+
+    #[test]
+    fn mounts_count_by_what_a_step_can_see_of_them() {
+        let one = ContentId::from_bytes([1; 32]);
+        let other = ContentId::from_bytes([2; 32]);
+        let key = |mount: RunMount, shown: &ContentId| {
+            let op = RunOp { mounts: vec![mount], ..run_op() };
+            run(&op, &Chain::scratch(), &platform(), std::slice::from_ref(shown)).key()
+        };
+        let bind = |from, source: &str, target: &str, writable| RunMount::Bind {
+            from: NodeId(from),
+            source: source.into(),
+            target: target.into(),
+            writable,
+        };
+        let tmpfs = |target: &str, size| RunMount::Tmpfs { target: target.into(), size, writable: true };
+        let access = Access { mode: 0o400, uid: 0, gid: 0 };
+        let secret = |id: &str, target: Option<&str>, env: Option<&str>, required, access| RunMount::Secret {
+            id: id.into(),
+            target: target.map(Into::into),
+            env: env.map(Into::into),
+            required,
+            access,
+        };
+        let ssh =
+            |id: &str, target: &str| RunMount::Ssh { id: id.into(), target: target.into(), required: true, access };
+        let different = [
+            run(&run_op(), &Chain::scratch(), &platform(), &[]).key(),
+            key(bind(1, ".", "/a", false), &one),
+            key(bind(1, ".", "/a", false), &other),
+            key(bind(1, ".", "/a", true), &one),
+            key(bind(1, ".", "/b", false), &one),
+            key(RunMount::Cache(cache("/a")), &one),
+            key(RunMount::Cache(cache("/b")), &one),
+            key(RunMount::Cache(CacheMount { writable: false, ..cache("/a") }), &one),
+            key(tmpfs("/a", None), &one),
+            key(tmpfs("/b", None), &one),
+            key(tmpfs("/a", Some(1)), &one),
+            key(secret("x", Some("/a"), None, true, access), &one),
+            key(secret("y", Some("/a"), None, true, access), &one),
+            key(secret("x", Some("/b"), None, true, access), &one),
+            key(secret("x", Some("/a"), Some("A"), true, access), &one),
+            key(secret("x", None, Some("A"), true, access), &one),
+            key(secret("x", Some("/a"), None, true, Access { mode: 0o444, ..access }), &one),
+            key(secret("x", Some("/a"), None, true, Access { uid: 1, ..access }), &one),
+            key(ssh("x", "/a"), &one),
+            key(ssh("y", "/a"), &one),
+            key(ssh("x", "/b"), &one),
+        ];
+        let count = different.len();
+        assert_eq!(std::collections::BTreeSet::from(different).len(), count);
+        // Where the files are, what a cache holds and who shares it, and whether a secret may be missing, do not count.
+        assert_eq!(key(bind(1, ".", "/a", false), &one), key(bind(2, "elsewhere", "/a", false), &one));
+        let changed = CacheMount {
+            id: "other".into(),
+            sharing: Sharing::Locked,
+            from: Some((NodeId(3), "x".into())),
+            mode: Some(0o700),
+            uid: Some(1),
+            gid: Some(1),
+            ..cache("/a")
+        };
+        assert_eq!(key(RunMount::Cache(cache("/a")), &one), key(RunMount::Cache(changed), &one));
+        assert_eq!(
+            key(secret("x", None, Some("A"), true, access), &one),
+            key(secret("x", None, Some("A"), false, access), &one)
+        );
+    }
+
     /// A key that changes without [`FORMAT`] changing makes every user's cache miss, or worse, hit wrongly.
     #[test]
     fn keys_are_stable() {
         assert_eq!(FORMAT, 1, "new format: replace the digests below");
-        let key = run(&run_op(), &Chain::scratch(), &platform()).key();
+        let key = run(&run_op(), &Chain::scratch(), &platform(), &[]).key();
         assert_eq!(key.to_string(), "blake3:9fc9ded8d41cbc32bd55098e6e76d6b99e88e18233b09e8d242938bc4cd6a999");
     }
 }

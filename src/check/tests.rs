@@ -51,6 +51,8 @@ fn request(build_args: BTreeMap<String, String>) -> Request {
         platform_given: false,
         build_platform: platform,
         source_date_epoch: None,
+        contexts: crate::graph::named::NamedContexts::default(),
+        allow: crate::graph::Allowed::default(),
         every_stage: true,
     }
 }

@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 use crate::build::{self, Built, Request};
 use crate::cli::call::Call;
 use crate::cli::flags::{self, ImageFlags};
-use crate::cli::{exit, print, workplace};
+use crate::cli::{contexts, exit, print, workplace};
+use crate::execute::agent::Agents;
+use crate::execute::secret::Secrets;
 use crate::export::spec::{Destination, Output};
 use crate::graph;
 use crate::image::manifest::Descriptor;
@@ -22,13 +24,17 @@ use crate::recipe::reference::Reference;
 /// What is built, as every command that makes a graph takes it.
 #[derive(Debug, Args)]
 pub(super) struct Recipe {
-    /// The directory whose files COPY and ADD read
+    /// The files that COPY and ADD read: a directory, or - for an archive or a recipe on standard input
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
 
-    /// The recipe [default: CONTEXT/Dockerfile]
+    /// The recipe, - for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+
+    /// Give a name files or an image: NAME=DIR|docker-image://IMAGE|oci-layout://DIR[:TAG|@DIGEST]
+    #[arg(long = "build-context", value_name = "NAME=SOURCE")]
+    build_contexts: Vec<String>,
 
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
@@ -61,6 +67,17 @@ pub(super) struct Recipe {
     /// Let RUN resolve a further name
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     hosts: Vec<String>,
+    /// Give steps that ask for it a secret: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long = "secret", value_name = "SPEC")]
+    secrets: Vec<String>,
+
+    /// Give steps that ask for it an SSH agent: default or NAME=SOCKET
+    #[arg(long = "ssh", value_name = "SPEC")]
+    agents: Vec<String>,
+
+    /// Let steps that ask for it out of the sandbox: network.host or security.insecure
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    allow: Vec<String>,
 }
 
 /// The arguments of `build`.
@@ -153,10 +170,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
 impl Recipe {
     /// What is typed → what it means.
     pub(super) fn request(self) -> Result<Request, exit::Error> {
-        let context = local_directory(self.context)?;
-        if self.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
-            return Err(exit::Error::Usage("a recipe from standard input is not supported yet".to_owned()));
-        }
+        let context = contexts::main(self.context)?;
+        let (named, sources) = contexts::named(&self.build_contexts)?;
         let build_platform = Platform::host();
         let platform = match &self.platform {
             Some(text) if text.contains(',') => {
@@ -178,10 +193,13 @@ impl Recipe {
             build_platform,
             source_date_epoch,
             every_stage: false,
+            contexts: named,
+            allow: allowed(&self.allow)?,
         };
         Ok(Request {
             context,
-            recipe: self.file,
+            contexts: sources,
+            recipe: contexts::recipe(self.file),
             graph,
             names: Vec::new(),
             outputs: Vec::new(),
@@ -192,20 +210,27 @@ impl Recipe {
             hosts: flags::hosts(&self.hosts)?,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            secrets: Secrets::parse(&self.secrets)?,
+            agents: Agents::parse(&self.agents)?,
         })
     }
 }
 
-fn local_directory(context: PathBuf) -> Result<PathBuf, exit::Error> {
-    let text = context.to_string_lossy();
-    let remote = ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| text.starts_with(prefix));
-    if text == "-" || remote {
-        return Err(exit::Error::Usage(format!("a context from {text} is not supported yet: give a directory")));
+/// What `--allow` grants.
+fn allowed(given: &[String]) -> Result<graph::Allowed, exit::Error> {
+    let mut allowed = graph::Allowed::default();
+    for text in given {
+        match text.as_str() {
+            "network.host" => allowed.network_host = true,
+            "security.insecure" => allowed.security_insecure = true,
+            _ => {
+                return Err(exit::Error::Usage(format!(
+                    "--allow {text:?} is not known: expected network.host or security.insecure"
+                )));
+            }
+        }
     }
-    if !context.is_dir() {
-        return Err(exit::Error::Usage(format!("the context {text} is not a directory")));
-    }
-    Ok(context)
+    Ok(allowed)
 }
 
 fn build_args(given: &[String]) -> Result<BTreeMap<String, String>, exit::Error> {

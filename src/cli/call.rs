@@ -1,14 +1,16 @@
 //! `strata build --call`: what can be asked about a build in place of a build.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::build::{self, Request};
 use crate::cli::table::table;
-use crate::cli::{Format, check, exit, print, print_json};
+use crate::cli::{Format, check, exit, print, print_json, workplace};
 use crate::diagnostic::{Span, line_column, nearest};
 use crate::graph::outline::{Argument, Mounted, Outline};
+use crate::progress::Silent;
 use crate::recipe::Recipe;
 
 /// The names of the methods.
@@ -68,21 +70,20 @@ impl FromStr for Call {
 impl Call {
     /// Prints the answer.
     pub(super) fn answer(self, request: &Request) -> Result<(), exit::Error> {
+        let place = || workplace::open(Arc::new(Silent));
         match self {
             Self::Build => Ok(()),
             Self::Check(format) => check::findings(request, format),
             Self::Outline(format) => {
-                let (recipe, outline) = build::outline(request)?;
+                let (recipe, outline) = build::outline(request, &place()?)?;
                 match format {
                     Format::Text => print(&outline_text(&outline)),
                     Format::Json => print_json(&outline_document(&recipe, &outline)),
                 }
             }
             Self::Targets(format) => {
-                let (recipe, _) = build::outline(&Request {
-                    graph: crate::graph::Request { target: None, ..request.graph.clone() },
-                    ..request.clone()
-                })?;
+                let graph = crate::graph::Request { target: None, ..request.graph.clone() };
+                let (recipe, _) = build::outline(&Request { graph, ..request.clone() }, &place()?)?;
                 match format {
                     Format::Text => print(&targets_text(&recipe)),
                     Format::Json => print_json(&targets_document(&recipe)),

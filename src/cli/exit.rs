@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::build::{self, Findings};
 use crate::diagnostic::render;
+use crate::execute::{agent, secret};
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
 use crate::{export, settings, store};
@@ -49,6 +50,12 @@ pub(super) enum Error {
         /// The nearest name there is.
         nearest: Option<&'static str>,
     },
+    /// A secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// An SSH agent cannot be had.
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
     /// The arguments do not go together.
     #[error("{0}")]
     Usage(String),
@@ -101,8 +108,6 @@ pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
 /// Flags of `docker build` that have no meaning here yet, with what to do instead where there is something: refused by
 /// name, because a flag that is ignored does harm.
 const NOT_YET: &[(&str, &str)] = &[
-    ("--allow", ""),
-    ("--build-context", ""),
     ("--builder", "there is one builder, this program"),
     ("--cache-from", ""),
     ("--cache-to", ""),
@@ -127,11 +132,9 @@ const NOT_YET: &[(&str, &str)] = &[
     ("--push", "write --output type=oci,dest=DIR,tar=false and push that with another tool"),
     ("--resource", ""),
     ("--rm", "nothing is left behind by a build"),
-    ("--secret", ""),
     ("--security-opt", ""),
     ("--shm-size", ""),
     ("--squash", ""),
-    ("--ssh", ""),
     ("--ulimit", ""),
 ];
 
@@ -165,7 +168,13 @@ fn class(error: &Error) -> u8 {
         }
         Error::NoImage { .. } | Error::Damaged { .. } | Error::Findings { errors: false } => BUILD_FAILED,
         Error::Findings { errors: true } | Error::NoRule { .. } => USAGE,
-        Error::Settings(_) | Error::Reference(_) | Error::Platform(_) | Error::Output(_) | Error::Usage(_) => USAGE,
+        Error::Settings(_)
+        | Error::Reference(_)
+        | Error::Platform(_)
+        | Error::Output(_)
+        | Error::Secret(_)
+        | Error::Agent(_)
+        | Error::Usage(_) => USAGE,
     }
 }
 
@@ -175,6 +184,7 @@ fn class_of_build(error: &build::Error) -> u8 {
         | build::Error::Recipe(_)
         | build::Error::CheckArgument { .. }
         | build::Error::Context(_) => USAGE,
+        build::Error::Contexts(error) if error.is_usage() => USAGE,
         build::Error::Cancelled => INTERRUPTED,
         other if other.is_environment() => ENVIRONMENT,
         _ => BUILD_FAILED,

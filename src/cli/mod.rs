@@ -5,6 +5,7 @@
 mod build;
 mod call;
 mod check;
+mod contexts;
 mod exit;
 mod flags;
 mod graph;

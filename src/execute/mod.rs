@@ -3,10 +3,15 @@
 //! Takes an operation and the chains of its inputs, gives the DiffID of the layer it made, published in the store.
 //! Decides *how* a step is done and never *when* or *whether*: that is `schedule`'s.
 
+pub mod agent;
+mod cache_mount;
 pub mod copy;
+mod mask;
 pub mod mkdir;
+pub mod mount;
 pub mod owner;
 mod run;
+pub mod secret;
 pub mod stage;
 
 use std::collections::{BTreeMap, HashSet};
@@ -14,8 +19,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::{self, Bases, layers::Layers};
+use crate::context;
 use crate::context::ignore::PatternRef;
-use crate::context::{self, Context};
+use crate::context::opened::Opened;
 use crate::digest::{ContentId, DiffId, Key};
 use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
 use crate::image::chain::Chain;
@@ -24,11 +30,12 @@ use crate::layer::tree::Tree;
 use crate::layer::view::View;
 use crate::layer::{OverlayXattr, diff};
 use crate::progress::Task;
+use crate::recipe::platform::Platform;
 use crate::runtime::{self, Cancel};
 use crate::store::{self, LayerMeta, Origin, Store};
 
 pub use copy::select::Selection;
-use owner::Owner;
+use owner::{FileOwner, Owner};
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +81,12 @@ pub enum Error {
     /// A user or group is not known.
     #[error(transparent)]
     Owner(#[from] owner::Error),
+    /// A name is to own files of an image that is empty.
+    #[error("{spec:?} is a name, and an image that starts from scratch has nobody of any name: give numbers")]
+    NameInScratch {
+        /// The owner as written.
+        spec: String,
+    },
     /// The working directory could not be made.
     #[error(transparent)]
     Mkdir(#[from] stage::Error),
@@ -104,6 +117,36 @@ pub enum Error {
         /// Which, and what the system said.
         source: io::Error,
     },
+    /// A secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// An SSH agent cannot be had.
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+    /// A cache mount's directory cannot be made.
+    #[error("cannot {action} the cache mount {id}")]
+    CacheMount {
+        /// The cache's id.
+        id: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A cache mount cannot belong to whom it should.
+    #[error(
+        "the cache mount {id} cannot belong to {uid}:{gid}: the ids must be mapped (add a range of ids for this user to /etc/subuid and /etc/subgid)"
+    )]
+    CacheMountOwner {
+        /// The cache's id.
+        id: String,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A file of the host that a step needs could not be read.
     #[error("{path} cannot be read: {source}")]
     Host {
@@ -120,7 +163,11 @@ impl Error {
         match self {
             Self::Runtime(error) => error.is_environment(),
             Self::Base(error) => error.is_environment(),
-            Self::Store(_) | Self::Host { .. } | Self::Layers { .. } => true,
+            Self::CacheMount { .. }
+            | Self::CacheMountOwner { .. }
+            | Self::Store(_)
+            | Self::Host { .. }
+            | Self::Layers { .. } => true,
             _ => false,
         }
     }
@@ -146,6 +193,17 @@ impl Files {
     }
 }
 
+/// What was selected to make a step's key.
+#[derive(Debug)]
+pub enum Selected {
+    /// Nothing that has to be handed on.
+    Nothing,
+    /// The files of a copy.
+    Files(Files),
+    /// What each mount of a run that has files shows, in the order of the mounts.
+    Shown(Vec<mount::Shown>),
+}
+
 /// Everything steps are made with.
 #[derive(Debug)]
 pub struct Executor<'a> {
@@ -156,18 +214,26 @@ pub struct Executor<'a> {
     /// The base images.
     pub bases: &'a Bases,
     /// The build contexts.
-    pub contexts: &'a BTreeMap<ContextName, Context>,
+    pub contexts: &'a BTreeMap<ContextName, Opened>,
     /// Ends every step.
     pub cancel: &'a Cancel,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
     /// Names that steps can resolve besides those the machine knows (`--add-host`).
     pub hosts: &'a [(String, std::net::IpAddr)],
+    /// What steps run on: caches of one id on two platforms are two.
+    pub platform: &'a Platform,
+    /// The secrets given on the command line.
+    pub secrets: &'a secret::Secrets,
+    /// The SSH agents given on the command line.
+    pub agents: &'a agent::Agents,
+    /// Files of contexts that steps mount.
+    pub staged: mount::Staged,
 }
 
 impl Executor<'_> {
-    /// Makes the layer of an operation and notes the step's `key` with it. `inputs` are the chains of its inputs, in their order; `files` what
-    /// `select_from_…` gave for the same copy, if it was asked.
+    /// Makes the layer of an operation and notes the step's `key` with it. `inputs` are the chains of its inputs, in
+    /// their order; `files` what was selected of them to make the key, where it was.
     ///
     /// # Errors
     /// See [`Error`].
@@ -176,15 +242,21 @@ impl Executor<'_> {
         op: &Op,
         key: &Key,
         inputs: &[Chain],
-        files: Option<Files>,
+        files: Selected,
         task: &Task<'_>,
     ) -> Result<DiffId, Error> {
         match op {
-            Op::Run(op) => run::run(self, op, key, &inputs[0], task),
+            Op::Run(op) => {
+                let shown = match files {
+                    Selected::Shown(shown) => shown,
+                    Selected::Nothing | Selected::Files(_) => Vec::new(),
+                };
+                run::run(self, op, key, &inputs[0], shown, task)
+            }
             Op::Copy(op) => {
                 let files = match (files, &inputs[1]) {
-                    (Some(files), _) => files,
-                    (None, from) => self.select_from_layers(op, from)?,
+                    (Selected::Files(files), _) => files,
+                    (_, from) => self.select_from_layers(op, from)?,
                 };
                 self.copy(op, key, &inputs[0], &files)
             }
@@ -199,7 +271,8 @@ impl Executor<'_> {
     /// See [`Error`].
     pub fn select_from_context(&self, op: &CopyOp, name: &ContextName) -> Result<Files, Error> {
         let context = self.context(name);
-        let selection = copy::select::select(op, context).map_err(|error| missing_in_context(error, context))?;
+        let selection =
+            copy::select::select(op, context.tree()).map_err(|error| missing_in_context(error, name, context))?;
         Ok(Files { selection, from: From::Context(name.clone()) })
     }
 
@@ -213,7 +286,7 @@ impl Executor<'_> {
         Ok(Files { selection, from: From::Layers(view) })
     }
 
-    fn context(&self, name: &ContextName) -> &Context {
+    fn context(&self, name: &ContextName) -> &Opened {
         self.contexts.get(name).expect("the graph names only contexts that the build opened")
     }
 
@@ -241,12 +314,12 @@ impl Executor<'_> {
 
     fn copy(&self, op: &CopyOp, key: &Key, parent: &Chain, files: &Files) -> Result<DiffId, Error> {
         let from: &dyn Tree = match &files.from {
-            From::Context(name) => self.context(name),
+            From::Context(name) => self.context(name).tree(),
             From::Layers(view) => view,
         };
         let scratch_root = Chain::scratch();
         let root = self.view(if op.link { &scratch_root } else { parent })?;
-        let owner = op.chown.as_deref().map(|spec| owner::for_files(spec, &root)).transpose()?;
+        let owner = op.chown.as_deref().map(|spec| self.file_owner(spec, &root, parent)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
@@ -257,9 +330,18 @@ impl Executor<'_> {
         let root = self.view(parent)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        let owner = if op.user.is_empty() { Owner::default() } else { owner::for_files(&op.user, &root)? };
+        let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root, parent)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
         self.publish(&tree, key, op.epoch)
+    }
+
+    fn file_owner(&self, spec: &str, root: &View, chain: &Chain) -> Result<Owner, Error> {
+        let FileOwner { owner, unknown } = owner::for_files(spec, root)?;
+        if chain.layers().is_empty() && !unknown.is_empty() {
+            return Err(Error::NameInScratch { spec: spec.to_owned() });
+        }
+        unknown.into_iter().for_each(|sentence| self.layers.reporter.warning(sentence));
+        Ok(owner)
     }
 
     /// Measures a finished layer directory and moves it into the store.
@@ -277,14 +359,17 @@ impl Executor<'_> {
     }
 }
 
-fn missing_in_context(error: copy::Error, context: &Context) -> Error {
+fn missing_in_context(error: copy::Error, name: &ContextName, context: &Opened) -> Error {
     match error {
         copy::Error::NotFound { word } => Error::NotFound {
             hidden: context
                 .hidden_by(Path::new(word.trim_matches('/')))
                 .map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
             source_path: word,
-            place: "the build context".to_owned(),
+            place: match name {
+                ContextName::Main => "the build context".to_owned(),
+                ContextName::Named(name) => format!("the build context {name:?}"),
+            },
             nearest: None,
         },
         other => other.into(),

@@ -3,15 +3,18 @@
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::digest::{DiffId, Key};
+use crate::execute::mask::Mask;
+use crate::execute::mount::{Mounted, Shown};
 use crate::execute::{Error, Executor, owner};
 use crate::graph::RunOp;
 use crate::image::chain::Chain;
 use crate::layer::{OverlayXattr, diff};
 use crate::progress::{Stream, Task};
 use crate::recipe;
-use crate::runtime::{self, Identity, Network, OutputStream, Overlaid, Plan, Status};
+use crate::runtime::{self, Cancel, Identity, Network, Outcome, OutputStream, Overlaid, Plan, Security, Status};
 
 /// The name a step's host goes by; the same everywhere, because it can end up in a layer. It is BuildKit's.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -22,8 +25,10 @@ pub(super) fn run(
     op: &RunOp,
     key: &Key,
     parent: &Chain,
+    shown: Vec<Shown>,
     task: &Task<'_>,
 ) -> Result<DiffId, Error> {
+    let mut mounted = Mounted::open(executor, op, shown, task)?;
     let lowers = executor.trees(parent)?;
     let user = owner::for_process(&op.user, &executor.view(parent)?)?;
     let scratch = executor.store.scratch()?;
@@ -34,7 +39,7 @@ pub(super) fn run(
         work: scratch.dir("work")?,
         userxattr: executor.xattr() == OverlayXattr::User,
         argv: op.argv.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?,
-        env: environment(op, user.home.as_deref().unwrap_or("/"))?,
+        env: environment(op, &mounted.env, user.home.as_deref().unwrap_or("/"))?,
         cwd: PathBuf::from(&op.workdir),
         identity: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
         hostname: HOSTNAME.to_owned(),
@@ -43,18 +48,45 @@ pub(super) fn run(
             recipe::Network::None => Network::None,
             recipe::Network::Default | recipe::Network::Host => Network::Host,
         },
+        security: match op.security {
+            recipe::Security::Sandbox => Security::Sandbox,
+            recipe::Security::Insecure => Security::Insecure,
+        },
+        mounts: std::mem::take(&mut mounted.mounts),
     };
-    let output = |stream: OutputStream, bytes: &[u8]| {
-        let stream = match stream {
-            OutputStream::Stdout => Stream::Stdout,
-            OutputStream::Stderr => Stream::Stderr,
-        };
-        task.output(stream, bytes);
-    };
-    let outcome = runtime::run(&plan, &output, executor.cancel)?;
+    let outcome = run_and_tell(&plan, &mounted.mask, executor.cancel, task)?;
+    // Sockets, locks and directories of the mounts end with the processes; what follows takes its time without them.
+    drop((plan, mounted));
     verdict(op, outcome.status)?;
     diff::tidy(&upper, &lowers, executor.xattr())?;
     executor.publish(&upper, key, op.epoch)
+}
+
+/// Runs the plan; what it writes goes to `task`, without what is to be hidden.
+fn run_and_tell(plan: &Plan, mask: &Mask, cancel: &Cancel, task: &Task<'_>) -> Result<Outcome, Error> {
+    let waiting: [Mutex<Vec<u8>>; 2] = Default::default();
+    let number = |stream| match stream {
+        OutputStream::Stdout => (Stream::Stdout, &waiting[0]),
+        OutputStream::Stderr => (Stream::Stderr, &waiting[1]),
+    };
+    let output = |stream: OutputStream, bytes: &[u8]| {
+        let (stream, waiting) = number(stream);
+        if mask.is_empty() {
+            task.output(stream, bytes);
+        } else {
+            let text = mask.feed(&mut waiting.lock().unwrap_or_else(PoisonError::into_inner), bytes);
+            task.output(stream, &text);
+        }
+    };
+    let outcome = runtime::run(plan, &output, cancel);
+    for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+        let (stream, waiting) = number(stream);
+        let rest = mask.finish(&mut waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if !rest.is_empty() {
+            task.output(stream, &rest);
+        }
+    }
+    Ok(outcome?)
 }
 
 fn verdict(op: &RunOp, status: Status) -> Result<(), Error> {
@@ -82,11 +114,22 @@ fn signal_name(signal: i32) -> String {
     name.to_owned()
 }
 
-/// The step's environment: as configured, then the proxies, and a `HOME` where nothing set one.
-fn environment(op: &RunOp, home: &str) -> Result<Vec<CString>, Error> {
+/// The step's environment: as configured, then the proxies, a `HOME` where nothing set one, and what its mounts bring.
+fn environment(op: &RunOp, mounted: &[(String, Vec<u8>)], home: &str) -> Result<Vec<CString>, Error> {
     let has_home = op.env.iter().any(|(name, _)| name == "HOME");
     let home = (!has_home).then(|| ("HOME".to_owned(), home.to_owned()));
-    op.env.iter().chain(&op.proxy_env).chain(&home).map(|(name, value)| c_string(&format!("{name}={value}"))).collect()
+    let own_agent = |name: &str| name == "SSH_AUTH_SOCK" && op.env.iter().any(|(known, _)| known == name);
+    let mounted: Vec<_> = mounted.iter().filter(|(name, _)| !own_agent(name)).collect();
+    let replaced = |name: &String| mounted.iter().any(|(by, _)| by == name);
+    let configured = op.env.iter().chain(&op.proxy_env).chain(&home).filter(|(name, _)| !replaced(name));
+    let mut environment: Vec<CString> =
+        configured.map(|(name, value)| c_string(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    for (name, value) in mounted {
+        let entry = [name.as_bytes(), b"=", value].concat();
+        // The message must not show the value.
+        environment.push(CString::new(entry).map_err(|_| Error::NulByte { text: name.clone() })?);
+    }
+    Ok(environment)
 }
 
 fn c_string(text: &str) -> Result<CString, Error> {
@@ -99,8 +142,8 @@ fn overlaid(op: &RunOp, extra: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Err
     let extra: String = extra.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
     let hosts = format!("{extra}{}127.0.0.1\t{HOSTNAME}\n", read_or_empty(Path::new("/etc/hosts"))?);
     let mut files = vec![
-        Overlaid { target: "/etc/hosts".into(), content: hosts.into(), mode: 0o644, writable: true },
-        Overlaid { target: "/etc/resolv.conf".into(), content: resolv_conf()?.into(), mode: 0o644, writable: true },
+        Overlaid { target: "/etc/hosts".into(), content: hosts.into(), mode: 0o644, writable: false },
+        Overlaid { target: "/etc/resolv.conf".into(), content: resolv_conf()?.into(), mode: 0o644, writable: false },
     ];
     files.extend(op.scripts.iter().map(|script| Overlaid {
         target: Path::new("/dev/pipes").join(&script.name),

@@ -100,12 +100,17 @@ impl StageInProgress<'_> {
 
     /// The node the paths are in. A copy of nothing but inline files depends on nothing.
     fn source_node(&mut self, source: &Source, expanded: &Expanded, from: Option<&Word>) -> Option<NodeId> {
+        let source = if expanded.paths.is_empty() { &Source::Scratch } else { source };
+        self.files_node(source, from)
+    }
+
+    /// The node that a `--from` or `from=` means.
+    pub(super) fn files_node(&mut self, source: &Source, from: Option<&Word>) -> Option<NodeId> {
         let shared = |text: String| {
             let span = from.map(|word| word.span).unwrap_or_default();
             move || Origin { text, span, ..Origin::default() }
         };
         match source {
-            _ if expanded.paths.is_empty() => Some(self.nodes.intern(Op::Scratch, shared("FROM scratch".to_owned()))),
             Source::Context => {
                 let op = Op::Context(ContextName::Main);
                 Some(self.nodes.intern(op, || Origin { text: "build context".to_owned(), ..Origin::default() }))
@@ -113,7 +118,11 @@ impl StageInProgress<'_> {
             Source::Scratch => Some(self.nodes.intern(Op::Scratch, shared("FROM scratch".to_owned()))),
             Source::Image(image) => {
                 let text = format!("FROM {}", image.reference);
-                Some(self.nodes.intern(Op::Image(image.clone()), shared(text)))
+                Some(self.nodes.intern(Op::Image(*image.clone()), shared(text)))
+            }
+            Source::Files(name) => {
+                let op = Op::Context(ContextName::Named(name.clone()));
+                Some(self.nodes.intern(op, || Origin { text: "build context".to_owned(), ..Origin::default() }))
             }
             // A stage that is not done yet was reported when the stages were followed.
             Source::Stage(number) => self.results.get(*number).copied().flatten(),

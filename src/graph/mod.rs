@@ -6,6 +6,7 @@
 
 pub mod explain;
 pub mod lower;
+pub mod named;
 pub mod outline;
 
 mod advice;
@@ -14,6 +15,7 @@ mod copy;
 mod history;
 mod instruction;
 mod lint;
+mod mount;
 mod nodes;
 mod path;
 mod ports;
@@ -25,6 +27,7 @@ mod state;
 mod unsupported;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::diagnostic::Span;
 use crate::image::config::ImageConfig;
@@ -50,6 +53,19 @@ pub struct Request {
     /// Whether stages that no target needs are lowered too, where there is no `target`: what is found in them counts
     /// when a recipe is checked.
     pub every_stage: bool,
+    /// `--build-context`: what names in the recipe stand for before stages of another name and images are looked for.
+    pub contexts: named::NamedContexts,
+    /// What steps may have beyond the sandbox, `--allow`.
+    pub allow: Allowed,
+}
+
+/// What a `RUN` may have that reaches beyond its sandbox: only what the user grants on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Allowed {
+    /// `network.host`: the host's network.
+    pub network_host: bool,
+    /// `security.insecure`: all capabilities and no filter of system calls.
+    pub security_insecure: bool,
 }
 
 /// A base image the graph refers to.
@@ -59,6 +75,8 @@ pub struct ImageRequest {
     pub reference: Reference,
     /// The platform wanted of it.
     pub platform: Platform,
+    /// The OCI layout on disk that has it; its registry where absent.
+    pub layout: Option<PathBuf>,
 }
 
 /// The place of a node in [`Graph::nodes`].
@@ -154,10 +172,97 @@ pub struct RunOp {
     pub user: String,
     /// The network it sees.
     pub network: crate::recipe::Network,
+    /// Whether it is kept in the sandbox.
+    pub security: crate::recipe::Security,
+    /// What is mounted for the run, in the order written.
+    pub mounts: Vec<RunMount>,
     /// A script given as a heredoc with `#!`: mounted read-only at `/dev/pipes/NAME`, mode 0755, for the run.
     pub scripts: Vec<InlineFile>,
     /// Bound on times in the layer.
     pub epoch: Option<i64>,
+}
+
+/// One `--mount` of a `RUN`, expanded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RunMount {
+    /// Files from a context or from layers.
+    Bind {
+        /// Where they come from.
+        from: NodeId,
+        /// A path in it, relative to its root; `.` is that root itself.
+        source: String,
+        /// Absolute path in the root, never `/`.
+        target: String,
+        /// Whether the process may write; what it writes is thrown away.
+        writable: bool,
+    },
+    /// A directory that outlives the build.
+    Cache(CacheMount),
+    /// Memory.
+    Tmpfs {
+        /// Absolute path in the root, never `/`.
+        target: String,
+        /// Its size in bytes; half the machine's memory where absent.
+        size: Option<u64>,
+        /// Whether the process may write.
+        writable: bool,
+    },
+    /// A secret given on the command line.
+    Secret {
+        /// Its name there.
+        id: String,
+        /// The file that holds it, as an absolute path in the root, never `/`.
+        target: Option<String>,
+        /// The variable that holds it.
+        env: Option<String>,
+        /// Whether the step fails without it.
+        required: bool,
+        /// Who may do what with the file.
+        access: Access,
+    },
+    /// The socket of an SSH agent given on the command line.
+    Ssh {
+        /// Its name there.
+        id: String,
+        /// Absolute path of the socket in the root, never `/`.
+        target: String,
+        /// Whether the step fails without it.
+        required: bool,
+        /// Who may do what with the socket.
+        access: Access,
+    },
+}
+
+/// Owner and mode of what a mount makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// `RUN --mount=type=cache`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CacheMount {
+    /// What it is known by, together with the platform.
+    pub id: String,
+    /// Absolute path in the root, never `/`.
+    pub target: String,
+    /// How several steps use it.
+    pub sharing: crate::recipe::Sharing,
+    /// What an empty cache starts from: a node and a path relative to its root.
+    pub from: Option<(NodeId, String)>,
+    /// Permission bits of its root when it is made.
+    pub mode: Option<u32>,
+    /// Owner of its root when it is made.
+    pub uid: Option<u32>,
+    /// Group of its root when it is made.
+    pub gid: Option<u32>,
+    /// Whether the process may write.
+    pub writable: bool,
 }
 
 /// A file whose content stands in the recipe.
@@ -228,12 +333,23 @@ impl Origin {
     }
 }
 
+impl RunMount {
+    /// The node its files come from.
+    pub fn from(&self) -> Option<NodeId> {
+        match self {
+            Self::Bind { from, .. } => Some(*from),
+            Self::Cache(cache) => cache.from.as_ref().map(|(from, _)| *from),
+            Self::Tmpfs { .. } | Self::Secret { .. } | Self::Ssh { .. } => None,
+        }
+    }
+}
+
 impl Op {
     /// The nodes this one needs, in a fixed order: the parent first.
     pub fn inputs(&self) -> Vec<NodeId> {
         match self {
             Self::Scratch | Self::Image(_) | Self::Context(_) => Vec::new(),
-            Self::Run(run) => vec![run.parent],
+            Self::Run(run) => std::iter::once(run.parent).chain(run.mounts.iter().filter_map(RunMount::from)).collect(),
             Self::Copy(copy) => vec![copy.parent, copy.from],
             Self::Mkdir(mkdir) => vec![mkdir.parent],
         }

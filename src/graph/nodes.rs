@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::graph::{Node, NodeId, Op, Origin};
+use crate::graph::{Node, NodeId, Op, Origin, RunMount};
 
 /// Nodes met so far, each after everything it needs.
 #[derive(Debug, Default)]
@@ -63,7 +63,20 @@ fn renumber(op: &mut Op, numbers: &[NodeId]) {
     let moved = |id: &mut NodeId| *id = numbers[id.0];
     match op {
         Op::Scratch | Op::Image(_) | Op::Context(_) => {}
-        Op::Run(run) => moved(&mut run.parent),
+        Op::Run(run) => {
+            moved(&mut run.parent);
+            for mount in &mut run.mounts {
+                match mount {
+                    RunMount::Bind { from, .. } => moved(from),
+                    RunMount::Cache(cache) => {
+                        if let Some((from, _)) = &mut cache.from {
+                            moved(from);
+                        }
+                    }
+                    RunMount::Tmpfs { .. } | RunMount::Secret { .. } | RunMount::Ssh { .. } => {}
+                }
+            }
+        }
         Op::Copy(copy) => {
             moved(&mut copy.parent);
             moved(&mut copy.from);

@@ -208,6 +208,8 @@ mod tests {
             platform_given: false,
             build_platform: platform,
             source_date_epoch: None,
+            contexts: crate::graph::named::NamedContexts::default(),
+            allow: crate::graph::Allowed::default(),
             every_stage: false,
         };
         let found = outline(&recipe, &request).unwrap();

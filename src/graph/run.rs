@@ -6,7 +6,7 @@
 use crate::diagnostic::{Diagnostic, Span};
 use crate::graph::instruction::StageInProgress;
 use crate::graph::{InlineFile, Op, RunOp, history};
-use crate::recipe::{CommandLine, Heredoc, Network, Run, Step};
+use crate::recipe::{CommandLine, Heredoc, Network, Run, Security, Step};
 
 /// Where scripts given as here-documents are mounted.
 const SCRIPTS: &str = "/dev/pipes";
@@ -14,6 +14,8 @@ const SCRIPTS: &str = "/dev/pipes";
 impl StageInProgress<'_> {
     pub(super) fn run(&mut self, step: &Step, run: &Run, trigger: bool) -> Option<()> {
         let (argv, scripts) = self.process(run, step.span)?;
+        let (network, security) = self.entitled(run)?;
+        let mounts = self.mounts(&run.mounts)?;
         let arguments = self.state.arguments.seen_in(&self.state.environment);
         let created_by = format!("RUN {} # buildkit", history::run(&arguments, &argv));
         let environment = &self.state.environment;
@@ -24,11 +26,42 @@ impl StageInProgress<'_> {
             proxy_env: self.globals.proxies(environment),
             workdir: self.state.workdir(),
             user: self.state.config.config.user.clone(),
-            network: run.network.as_ref().map_or(Network::Default, |network| network.value),
+            network,
+            security,
+            mounts,
             scripts,
             epoch: self.globals.epoch,
         };
         self.commit_layer(Op::Run(op), created_by, step, trigger)
+    }
+
+    /// The network and the confinement asked for, if the user allows them.
+    fn entitled(&mut self, run: &Run) -> Option<(Network, Security)> {
+        let allow = self.globals.allow;
+        let mut refuse = |span: Span, flag: &str, what: &str| {
+            let message = format!("`RUN {flag}` is not allowed: it gives the step {what}");
+            self.findings.push(Diagnostic::error(span, message).help(format!(
+                "if you trust the recipe, build it with `--allow {}`",
+                if flag.starts_with("--network") { "network.host" } else { "security.insecure" }
+            )));
+        };
+        let (mut network, mut security) = (Network::Default, Security::Sandbox);
+        let mut allowed = true;
+        if let Some(asked) = &run.network {
+            network = asked.value;
+            if network == Network::Host && !allow.network_host {
+                refuse(asked.span, "--network=host", "the network of this machine");
+                allowed = false;
+            }
+        }
+        if let Some(asked) = &run.security {
+            security = asked.value;
+            if security == Security::Insecure && !allow.security_insecure {
+                refuse(asked.span, "--security=insecure", "every capability of the user who builds");
+                allowed = false;
+            }
+        }
+        allowed.then_some((network, security))
     }
 
     /// The arguments of the process, and the scripts it needs.

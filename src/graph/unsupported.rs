@@ -4,29 +4,13 @@
 //! builds one of these deletes its lines here.
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::recipe::{Add, Instruction, Mount, MountKind, Network, Run, Security, Step};
+use crate::recipe::{Add, Instruction, Step};
 
 /// Reports what in a step cannot be done yet, as far as it can be seen without expanding variables.
 pub(super) fn refuse(step: &Step, findings: &mut Vec<Diagnostic>) {
     match &step.instruction {
-        Instruction::Run(run) => refuse_in_run(run, findings),
         Instruction::Add(add) => refuse_in_add(add, step.span, findings),
         _ => {}
-    }
-}
-
-fn refuse_in_run(run: &Run, findings: &mut Vec<Diagnostic>) {
-    for mount in &run.mounts {
-        findings.push(not_yet(mount.span, &mount_name(mount)));
-    }
-    if let Some(network) = run.network.as_ref().filter(|network| network.value == Network::Host) {
-        findings.push(
-            not_yet(network.span, "`RUN --network=host`")
-                .help("without the flag the step uses the build's network; `--network=none` gives it none"),
-        );
-    }
-    if let Some(security) = run.security.as_ref().filter(|security| security.value == Security::Insecure) {
-        findings.push(not_yet(security.span, "`RUN --security=insecure`"));
     }
 }
 
@@ -59,18 +43,6 @@ pub(super) fn epoch(value: &str, span: Span) -> Diagnostic {
 
 fn not_yet(span: Span, what: &str) -> Diagnostic {
     Diagnostic::error(span, format!("{what} is not supported yet")).label("not supported yet")
-}
-
-fn mount_name(mount: &Mount) -> String {
-    let kind = match mount.kind {
-        MountKind::Bind { .. } => "bind",
-        MountKind::Cache { .. } => "cache",
-        MountKind::Tmpfs { .. } => "tmpfs",
-        MountKind::Secret { .. } => "secret",
-        MountKind::Ssh { .. } => "ssh",
-        MountKind::Deferred(_) => return "`RUN --mount`".to_owned(),
-    };
-    format!("`RUN --mount=type={kind}`")
 }
 
 /// How a source that is not a path is fetched.

@@ -35,9 +35,9 @@ pub enum Error {
         limit: usize,
     },
     /// The kernel did not mount the overlay.
-    #[error("cannot mount the overlay root with upper directory {}{}", upper.display(), detail(said))]
+    #[error("cannot mount an overlay with the directory {} on top{}", upper.display(), detail(said))]
     Overlay {
-        /// The upper directory.
+        /// The upper directory, or the topmost one of a read-only overlay.
         upper: PathBuf,
         /// The kernel's own words, if it had any.
         said: String,
@@ -63,6 +63,37 @@ pub enum Error {
         target: PathBuf,
         /// What is in the way.
         problem: String,
+    },
+    /// Something could not be mounted for the run.
+    #[error("cannot mount on {}", target.display())]
+    Mount {
+        /// Where, inside the root.
+        target: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// What a mount is to show is not there.
+    #[error("cannot mount {} on {}: there is no such file or directory", path.display(), target.display())]
+    MountSource {
+        /// The path inside its layers.
+        path: PathBuf,
+        /// Where it is to be mounted, inside the root.
+        target: PathBuf,
+    },
+    /// A file made for the run cannot belong to whom it should.
+    #[error("the file {} cannot belong to {uid}:{gid}: the ids must be mapped \
+        (add a range of ids for this user to /etc/subuid and /etc/subgid)", target.display())]
+    MountOwner {
+        /// Where it is to be mounted, inside the root.
+        target: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
     },
     /// A path inside the root could not be looked at or made.
     #[error("cannot {action} {} inside the root", path.display())]
@@ -148,6 +179,7 @@ impl Error {
                 | Self::TooManyLayers { .. }
                 | Self::Target { .. }
                 | Self::WorkingDirectory { .. }
+                | Self::MountSource { .. }
                 | Self::ProgramNotFound { .. }
                 | Self::InterpreterNotFound { .. }
                 | Self::NotExecutable { .. }
@@ -213,6 +245,8 @@ stages! {
     MaskSys: "hide the host's devices below /sys", "";
     /// The files laid over the root.
     Overlaid: "lay the sandbox's files over the root", "";
+    /// What the plan mounts.
+    Mounts: "mount what the step asks for", "";
     /// The loopback interface.
     Loopback: "set up the loopback interface", "";
     /// The host name.

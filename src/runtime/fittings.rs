@@ -70,21 +70,25 @@ impl Fittings {
     pub(super) fn new(overlaid: &[Overlaid]) -> Result<Self, Error> {
         // Not `nodev`: the nodes bound from here must work. The copy that becomes `/dev` is made `nodev` by the child.
         // Nor `noexec`, as with Docker: a step's script may be one of the files in `/dev`.
-        let tmpfs = tmpfs(c"0755", MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        let tmpfs = tmpfs(c"0755", c"64m", MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         let failed = |source| Error::FileSystem { kind: "tmpfs", said: "while filling it".to_owned(), source };
         let nodes = fill_dev(&tmpfs).map_err(failed)?;
         make_directory(&tmpfs, "empty").map_err(failed)?;
         let files = write_files(&tmpfs, overlaid).map_err(failed)?;
-        Ok(Self { tmpfs, shm: self::tmpfs(c"1777", INERT)?, pts: devpts()?, nodes, files })
+        Ok(Self { tmpfs, shm: self::tmpfs(c"1777", c"64m", INERT)?, pts: devpts()?, nodes, files })
     }
 }
 
-/// A tmpfs of at most 64 MiB, which is what Docker gives `/dev` and `/dev/shm`.
-fn tmpfs(mode: &std::ffi::CStr, attributes: MountAttrFlags) -> Result<OwnedFd, Error> {
+/// A tmpfs. Docker gives `/dev` and `/dev/shm` 64 MiB.
+pub(super) fn tmpfs(
+    mode: &std::ffi::CStr,
+    size: &std::ffi::CStr,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Error> {
     make(c"tmpfs", "tmpfs", |context| {
         context.set(c"source", c"tmpfs")?;
         context.set(c"mode", mode)?;
-        context.set(c"size", c"64m")?;
+        context.set(c"size", size)?;
         context.mount(attributes)
     })
 }

@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Signal, WaitOptions, WaitStatus};
@@ -20,6 +20,7 @@ use rustix::thread::CapabilitySet;
 use super::error::Stage;
 use super::filesystem::{Context, INERT, attach, clone_mount};
 use super::fittings::{DEVICES, Fittings, Nodes};
+use super::mounts::Ready;
 use super::report::Report;
 use super::rootfs::Root;
 use super::seccomp::bpf::Instruction;
@@ -50,6 +51,10 @@ pub(super) struct Setup<'a> {
     pub root: &'a Root,
     /// What is added to it.
     pub fittings: &'a Fittings,
+    /// What else is mounted, the shallowest first.
+    pub mounts: &'a [Ready],
+    /// Whether the process is kept from the host's settings.
+    pub confined: bool,
     /// Attributes of the overlaid files' mounts, in order.
     pub file_attributes: Vec<MountAttrFlags>,
     /// Further paths below `/sys` to hide, which differ between machines.
@@ -69,7 +74,7 @@ pub(super) struct Setup<'a> {
     /// The capabilities of root.
     pub capabilities: CapabilitySet,
     /// The filter of system calls.
-    pub filter: &'static [Instruction],
+    pub filter: Option<&'static [Instruction]>,
     /// The paths of the program to try, in order.
     pub candidates: Vec<CString>,
     /// Its arguments.
@@ -128,6 +133,7 @@ fn set_up_and_start(setup: &Setup<'_>) -> Result<rustix::process::Pid, Failure> 
     mount_proc(setup)?;
     mount_sys(setup)?;
     lay_files(setup)?;
+    mount_extras(setup)?;
     if setup.own_network {
         let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
         let socket = socket.at(Stage::Loopback)?;
@@ -166,7 +172,13 @@ fn attach_root(setup: &Setup<'_>) -> Result<(), Failure> {
     // Parts of the fittings can only be bound from a mount that is attached; the root then covers it.
     let point = rustix::fs::open(&*setup.root.mount_point, flags, Mode::empty()).at(Stage::AttachFittings)?;
     attach(&setup.fittings.tmpfs, &point).at(Stage::AttachFittings)?;
-    attach(&setup.root.mount, &setup.fittings.tmpfs).at(Stage::AttachRoot)
+    // The same goes for parts of what the plan mounts.
+    let mut top = setup.fittings.tmpfs.as_fd();
+    for hidden in setup.mounts.iter().filter(|mount| mount.part.is_some()) {
+        attach(&hidden.mount, top).at(Stage::AttachFittings)?;
+        top = hidden.mount.as_fd();
+    }
+    attach(&setup.root.mount, top).at(Stage::AttachRoot)
 }
 
 /// `/dev` and what is mounted below it; returns `/dev`.
@@ -208,6 +220,9 @@ fn mount_proc(setup: &Setup<'_>) -> Result<(), Failure> {
     let mount = Context::open(c"proc").and_then(|context| context.mount(INERT));
     let proc = mount.at(Stage::Proc)?;
     attach(&proc, &setup.root.proc).at(Stage::Proc)?;
+    if !setup.confined {
+        return Ok(());
+    }
     for path in READ_ONLY_PROC {
         match clone_mount(&proc, path, OpenTreeFlags::AT_SYMLINK_NOFOLLOW) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
@@ -225,7 +240,7 @@ fn mount_proc(setup: &Setup<'_>) -> Result<(), Failure> {
 }
 
 fn mount_sys(setup: &Setup<'_>) -> Result<(), Failure> {
-    let read_only = INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    let read_only = if setup.confined { INERT.union(MountAttrFlags::MOUNT_ATTR_RDONLY) } else { INERT };
     let fresh = Context::open(c"sysfs").and_then(|context| context.mount(read_only));
     let (sys, of_host) = match fresh {
         // A user namespace may not mount a view of a network namespace that it does not own: then the caller's is
@@ -238,6 +253,9 @@ fn mount_sys(setup: &Setup<'_>) -> Result<(), Failure> {
         mount => (mount.at(Stage::Sys)?, false),
     };
     attach(&sys, &setup.root.sys).at(Stage::Sys)?;
+    if !setup.confined {
+        return Ok(());
+    }
     for path in MASKED_SYS {
         mask(setup, sys.as_fd(), path).at(Stage::MaskSys)?;
     }
@@ -272,6 +290,38 @@ fn lay_files(setup: &Setup<'_>) -> Result<(), Failure> {
         let mount = clone_mount(&setup.fittings.tmpfs, name, OpenTreeFlags::empty()).at(Stage::Overlaid)?;
         sys::mount_setattr(&mount, *attributes, false).at(Stage::Overlaid)?;
         attach(mount, target).at(Stage::Overlaid)?;
+    }
+    Ok(())
+}
+
+/// What the plan mounts. Each target is looked up only now, so that it is found in what was mounted above it; links are
+/// not followed any more, because the parent did.
+fn mount_extras(setup: &Setup<'_>) -> Result<(), Failure> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for (number, extra) in setup.mounts.iter().enumerate() {
+        let mounted = || -> io::Result<()> {
+            let target = rustix::fs::openat2(&setup.root.mount, &*extra.at, flags, Mode::empty(), resolve)?;
+            match &extra.part {
+                None => {
+                    if extra.takes_mode {
+                        let mode = Mode::from_raw_mode(rustix::fs::fstat(&target)?.st_mode);
+                        rustix::fs::chmodat(&extra.mount, c".", mode, AtFlags::empty())?;
+                    }
+                    sys::mount_setattr(&extra.mount, extra.attributes, false)?;
+                    attach(&extra.mount, target)
+                }
+                Some(part) => {
+                    let copy = clone_mount(part, c"", OpenTreeFlags::AT_EMPTY_PATH)?;
+                    sys::mount_setattr(&copy, extra.attributes, false)?;
+                    attach(copy, target)
+                }
+            }
+        };
+        mounted().map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(0);
+            Failure(Report::Failed { stage: Stage::Mounts, errno, candidate: Some(number) })
+        })?;
     }
     Ok(())
 }
@@ -332,7 +382,9 @@ fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, 
     rustix::process::chdir(&*setup.cwd).at(Stage::WorkingDirectory)?;
     super::privilege::limit_bounding_set(setup.capabilities).at(Stage::BoundingSet)?;
     // Needs a capability that the process is about to lose. Everything after this is on the list.
-    sys::seccomp(setup.filter).at(Stage::Seccomp)?;
+    if let Some(filter) = setup.filter {
+        sys::seccomp(filter).at(Stage::Seccomp)?;
+    }
     if let Some(groups) = &setup.groups {
         rustix::thread::set_thread_groups(groups).at(Stage::Groups)?;
     }

@@ -9,7 +9,7 @@
 //! 1. The root is mounted as an overlay, detached (`overlay`), with the mount points that the image lacks in a layer of
 //!    their own (`skeleton`). Everything that will be mounted on is looked up now, inside the root (`inside` and
 //!    `rootfs`): later nothing depends on what the image has at any path.
-//! 2. What every sandbox adds is made in memory (`fittings`).
+//! 2. What every sandbox adds is made in memory (`fittings`), and what this run mounts is made ready (`mounts`).
 //! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces. It
 //!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself (`init`).
 //! 4. That one gives up all but Docker's default capabilities (`privilege`), comes under a filter of system calls
@@ -27,6 +27,7 @@ mod fittings;
 mod idmap;
 mod init;
 mod inside;
+mod mounts;
 mod overlay;
 mod privilege;
 pub mod probe;
@@ -53,10 +54,12 @@ use rustix::mount::MountAttrFlags;
 
 pub use cancel::Cancel;
 pub use error::{Error, Stage};
+pub use mounts::{Mount, Source};
 
 use filesystem::INERT;
 use fittings::Fittings;
 use init::Setup;
+use mounts::Mounts;
 use report::Report;
 use rootfs::Root;
 use supervise::{Ended, PipeWriters, Pipes};
@@ -69,6 +72,15 @@ pub enum Network {
     Host,
     /// A namespace with loopback only.
     None,
+}
+
+/// How far a process is confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// Docker's default capabilities, the filter of system calls, the host's settings hidden or read-only.
+    Sandbox,
+    /// Every capability of the caller, no filter, `/proc` and `/sys` as they are. Namespaces and root stay.
+    Insecure,
 }
 
 /// Who a process runs as, by number.
@@ -133,8 +145,13 @@ pub struct Plan {
     pub hostname: String,
     /// Files such as `/etc/hosts` and `/etc/resolv.conf`.
     pub overlaid: Vec<Overlaid>,
+    /// What else is mounted, at most 1000. One that lies in another's target is mounted on top of it, whatever their
+    /// order; of two with the same target the later one is seen.
+    pub mounts: Vec<Mount>,
     /// The network it sees.
     pub network: Network,
+    /// How far it is confined.
+    pub security: Security,
 }
 
 /// How a process ended.
@@ -183,13 +200,15 @@ pub fn run(plan: &Plan, output: &(dyn Fn(OutputStream, &[u8]) + Sync), cancel: &
     if cancel.is_cancelled() {
         return Ok(Outcome { status: Status::Cancelled, elapsed: start.elapsed(), cpu: Duration::ZERO });
     }
-    let root = Root::prepare(plan)?;
+    let mut mounts = Mounts::open(plan)?;
+    let root = Root::prepare(plan, &mounts)?;
+    mounts.place(&root)?;
     let fittings = Fittings::new(&plan.overlaid)?;
     let (pipes, writers) = Pipes::new()?;
-    let setup = set_up(plan, &root, &fittings, writers)?;
+    let setup = set_up(plan, &root, &fittings, &mounts, writers)?;
     let ended = supervise::run(namespaces(plan.network), setup, &pipes, output, cancel)?;
-    let status = status(plan, &root, &ended, cancel);
-    drop(fittings);
+    let status = status(plan, &root, &mounts, &ended, cancel);
+    drop((fittings, mounts));
     let finished = root.finish();
     // What went wrong first matters more than what went wrong clearing up after it.
     let status = status?;
@@ -202,6 +221,7 @@ fn set_up<'a>(
     plan: &'a Plan,
     root: &'a Root,
     fittings: &'a Fittings,
+    mounts: &'a Mounts,
     writers: PipeWriters,
 ) -> Result<Setup<'a>, Error> {
     let cwd = CString::new(plan.cwd.as_os_str().as_bytes())
@@ -210,9 +230,12 @@ fn set_up<'a>(
         return Err(Error::Plan { problem: format!("the host name {:?} has more than 64 bytes", plan.hostname) });
     }
     let groups = plan.identity.groups.iter().copied().map(Gid::from_raw).collect();
+    let confined = plan.security == Security::Sandbox;
     Ok(Setup {
         root,
         fittings,
+        mounts: &mounts.ready,
+        confined,
         file_attributes: plan
             .overlaid
             .iter()
@@ -226,8 +249,8 @@ fn set_up<'a>(
         uid: plan.identity.uid,
         gid: plan.identity.gid,
         groups: privilege::may_set_groups().then_some(groups),
-        capabilities: privilege::DEFAULT_CAPABILITIES,
-        filter: seccomp::program(),
+        capabilities: if confined { privilege::DEFAULT_CAPABILITIES } else { privilege::all_capabilities() },
+        filter: confined.then(seccomp::program),
         candidates: program::candidates(plan)?,
         arguments: Strings::new(plan.argv.clone()),
         environment: Strings::new(plan.env.clone()),
@@ -262,18 +285,18 @@ fn thermal_sensors() -> &'static [CString] {
 }
 
 /// What the processes' end means.
-fn status(plan: &Plan, root: &Root, ended: &Ended, cancel: &Cancel) -> Result<Status, Error> {
+fn status(plan: &Plan, root: &Root, mounts: &Mounts, ended: &Ended, cancel: &Cancel) -> Result<Status, Error> {
     match ended.report {
         Some(Report::Exited(code)) => Ok(Status::Exited(code)),
         Some(Report::Signaled(signal)) => Ok(Status::Signaled(signal)),
-        Some(Report::Failed { stage, errno, candidate }) => Err(failure(plan, root, stage, errno, candidate)),
+        Some(Report::Failed { stage, errno, candidate }) => Err(failure(plan, root, mounts, stage, errno, candidate)),
         None if cancel.is_cancelled() => Ok(Status::Cancelled),
         // Someone outside killed pid 1, most likely the kernel for want of memory.
         None => ended.signal.map(Status::Signaled).ok_or(Error::Vanished),
     }
 }
 
-fn failure(plan: &Plan, root: &Root, stage: Stage, errno: i32, candidate: Option<usize>) -> Error {
+fn failure(plan: &Plan, root: &Root, mounts: &Mounts, stage: Stage, errno: i32, candidate: Option<usize>) -> Error {
     let source = io::Error::from_raw_os_error(errno);
     match stage {
         Stage::WorkingDirectory if errno == libc::ENOTDIR => Error::WorkingDirectory { path: plan.cwd.clone() },
@@ -282,6 +305,10 @@ fn failure(plan: &Plan, root: &Root, stage: Stage, errno: i32, candidate: Option
             let tried = candidate.and_then(|number| candidates.get(number));
             program::explain(plan, &root.mount, tried.map(CString::as_c_str), source)
         }
+        Stage::Mounts => match candidate.and_then(|number| mounts.ready.get(number)) {
+            Some(mount) => Error::Mount { target: mount.target.clone(), source },
+            None => Error::Setup { stage, source },
+        },
         stage => Error::Setup { stage, source },
     }
 }

@@ -24,12 +24,20 @@ pub(super) const MAX_LOWERS: usize = 500;
 pub(super) struct Overlay<'a> {
     /// Read-only directories, topmost first.
     pub lowers: Vec<&'a Path>,
+    /// What receives the changes, and a directory of the kernel's own on the same file system. Without them the root
+    /// is read-only and needs two lower directories.
+    pub changes: Option<Changes<'a>>,
+    /// Whether the overlay's records are `user.overlay.…`.
+    pub userxattr: bool,
+}
+
+/// Where an overlay keeps what changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Changes<'a> {
     /// What receives the changes.
     pub upper: &'a Path,
     /// The kernel's own, on the same file system.
     pub work: &'a Path,
-    /// Whether the overlay's records are `user.overlay.…`.
-    pub userxattr: bool,
 }
 
 impl Overlay<'_> {
@@ -63,9 +71,11 @@ impl Overlay<'_> {
                 return Ok(Err(error));
             }
         }
-        for (key, path) in [(c"upperdir", self.upper), (c"workdir", self.work)] {
-            if let Err(error) = set(key, path)? {
-                return Ok(Err(error));
+        if let Some(Changes { upper, work }) = self.changes {
+            for (key, path) in [(c"upperdir", upper), (c"workdir", work)] {
+                if let Err(error) = set(key, path)? {
+                    return Ok(Err(error));
+                }
             }
         }
         let settings = || {
@@ -77,7 +87,9 @@ impl Overlay<'_> {
             } else {
                 context.set(c"redirect_dir", c"nofollow")?;
             }
-            context.flag(c"volatile")?;
+            if self.changes.is_some() {
+                context.flag(c"volatile")?;
+            }
             context.mount(MountAttrFlags::MOUNT_ATTR_NODEV)
         };
         Ok(settings())
@@ -106,27 +118,34 @@ impl Overlay<'_> {
         // The directories have to be opened anew: the kernel takes none from another mount namespace.
         let reopen = |path: &Path| rustix::fs::open(path, flags, Mode::empty());
         let lowers = self.lowers.iter().map(|path| reopen(path)).collect::<Result<Vec<_>, _>>()?;
-        let (upper, work) = (reopen(self.upper)?, reopen(self.work)?);
-        let target = PathBuf::from(format!("/proc/thread-self/fd/{}", upper.as_raw_fd()));
-        let data = CString::new(self.options(&lowers, &upper, &work)).map_err(io::Error::other)?;
+        let changes = self.changes.map(|changes| io::Result::Ok((reopen(changes.upper)?, reopen(changes.work)?)));
+        let changes = changes.transpose()?;
+        // Any directory will do: the mount is only ever reached by descriptor.
+        let place = self.changes.map_or_else(|| self.lowers.last().copied(), |changes| Some(changes.upper));
+        let place = place.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let point = reopen(place)?;
+        let target = PathBuf::from(format!("/proc/thread-self/fd/{}", point.as_raw_fd()));
+        let data = CString::new(self.options(&lowers, changes.as_ref())).map_err(io::Error::other)?;
         // Numbers alone are valid paths here, so 500 of them fit a page.
         rustix::process::chdir("/proc/thread-self/fd")?;
         rustix::mount::mount("overlay", &target, "overlay", MountFlags::NODEV, Some(data.as_c_str()))?;
         let flags = OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
         // A descriptor of the directory below would not see the new mount; the path does.
-        let path = CString::new(self.upper.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
+        let path = CString::new(place.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
         clone_mount(rustix::fs::CWD, &path, flags)
     }
 
-    fn options(&self, lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> String {
+    fn options(&self, lowers: &[OwnedFd], changes: Option<&(OwnedFd, OwnedFd)>) -> String {
         let mut data = String::from("lowerdir=");
         for (index, lower) in lowers.iter().enumerate() {
             let separator = if index == 0 { "" } else { ":" };
             // Writing to a string cannot fail.
             let _ = write!(data, "{separator}{}", lower.as_raw_fd());
         }
-        let _ = write!(data, ",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd());
-        data.push_str(",index=off,metacopy=off,volatile");
+        if let Some((upper, work)) = changes {
+            let _ = write!(data, ",upperdir={},workdir={},volatile", upper.as_raw_fd(), work.as_raw_fd());
+        }
+        data.push_str(",index=off,metacopy=off");
         data.push_str(if self.userxattr { ",userxattr" } else { ",redirect_dir=nofollow" });
         data
     }
@@ -148,7 +167,8 @@ impl Overlay<'_> {
             }
             .to_owned();
         }
-        Error::Overlay { upper: self.upper.to_owned(), said, source }
+        let upper = self.changes.map(|changes| changes.upper).or(self.lowers.first().copied());
+        Error::Overlay { upper: upper.unwrap_or(Path::new("")).to_owned(), said, source }
     }
 }
 
@@ -187,7 +207,8 @@ mod tests {
             std::fs::create_dir(&upper).unwrap();
             std::fs::create_dir(&work).unwrap();
             let lowers = layers.iter().map(PathBuf::as_path).collect();
-            let mount = way(&Overlay { lowers, upper: &upper, work: &work, userxattr: false });
+            let mount =
+                way(&Overlay { lowers, changes: Some(Changes { upper: &upper, work: &work }), userxattr: false });
             let at = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
             assert_eq!(std::fs::read_to_string(at.join("top")).unwrap(), "0", "way {n}");
             assert_eq!(std::fs::read_dir(&at).unwrap().count(), 301, "way {n}");

@@ -23,6 +23,11 @@ pub(super) const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE)
     .union(CapabilitySet::SETFCAP);
 
+/// Everything that the caller has, whatever the kernel knows.
+pub(super) const fn all_capabilities() -> CapabilitySet {
+    CapabilitySet::from_bits_retain(u64::MAX)
+}
+
 /// Takes everything but `keep` out of the set that bounds what any program run later can gain.
 pub(super) fn limit_bounding_set(keep: CapabilitySet) -> io::Result<()> {
     for number in 0..u64::BITS {

@@ -13,7 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::inside::{Location, locate, make_directories, open_inside, relative};
-use super::overlay::{MAX_LOWERS, Overlay, open};
+use super::mounts::Mounts;
+use super::overlay::{Changes, MAX_LOWERS, Overlay, open};
 use super::skeleton::{Kind, MountPoint, Skeleton, copy_attributes};
 use super::{Error, Plan};
 
@@ -33,6 +34,8 @@ pub(super) struct Root {
     pub dev: OwnedFd,
     /// The targets of the plan's overlaid files, in order.
     pub files: Vec<OwnedFd>,
+    /// Where the targets of the plan's mounts lead to, in their order.
+    pub mount_locations: Vec<PathBuf>,
     /// A directory on the host that the root is attached to, in the sandbox's own mount namespace only: the work
     /// directory.
     pub mount_point: CString,
@@ -42,12 +45,14 @@ pub(super) struct Root {
 
 impl Root {
     /// Mounts the plan's root and finds the places in it.
-    pub(super) fn prepare(plan: &Plan) -> Result<Self, Error> {
+    pub(super) fn prepare(plan: &Plan, mounts: &Mounts) -> Result<Self, Error> {
         let upper = absolute(&plan.upper)?;
         let lowers = plan.lowers.iter().map(|path| absolute(path)).collect::<Result<Vec<_>, _>>()?;
         dress_upper(&upper, lowers.first().map(PathBuf::as_path))?;
         let mut work = WorkDirectory::new(absolute(&plan.work)?);
-        let points = mount_points(plan)?;
+        let mut points = mount_points(plan)?;
+        let own = points.len();
+        points.extend(mounts.points());
 
         let mut stack: Vec<_> = lowers.iter().map(PathBuf::as_path).collect();
         let expected_missing = missing_in_base(lowers.last(), &points);
@@ -69,9 +74,14 @@ impl Root {
             locations = locate_all(&mount, &points)?;
         }
         let mut targets = Vec::with_capacity(points.len());
-        for (point, location) in points.iter().zip(&locations) {
-            targets.push(open_target(&mount, point, location)?);
+        for (number, (point, location)) in points.iter().zip(&locations).enumerate() {
+            let target = open_target(&mount, point, location)?;
+            if number < own {
+                targets.push(target);
+            }
         }
+        let mount_locations = locations.split_off(own).into_iter().map(|location| location.path).collect();
+        refuse_kernel_paths(&mount_locations, &locations)?;
         make_working_directory(&mount, &plan.cwd, locations.get(..FILE_SYSTEMS.len()).unwrap_or_default())?;
 
         let mut targets = targets.into_iter();
@@ -79,12 +89,12 @@ impl Root {
         let (proc, sys, dev) = (next()?, next()?, next()?);
         let mount_point = CString::new(work.path.as_os_str().as_bytes())
             .map_err(|_| Error::Plan { problem: "the work directory's path has a NUL byte".to_owned() })?;
-        Ok(Self { mount, proc, sys, dev, files: targets.collect(), mount_point, work })
+        Ok(Self { mount, proc, sys, dev, files: targets.collect(), mount_locations, mount_point, work })
     }
 
     /// Unmounts the root and clears the work directory.
     pub(super) fn finish(self) -> Result<(), Error> {
-        let Self { mount, proc, sys, dev, files, mount_point: _, work } = self;
+        let Self { mount, proc, sys, dev, files, mount_locations: _, mount_point: _, work } = self;
         drop((proc, sys, dev, files));
         drop(mount);
         work.clear()
@@ -92,7 +102,7 @@ impl Root {
 }
 
 fn overlay(plan: &Plan, lowers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd, Error> {
-    Overlay { lowers: lowers.to_vec(), upper, work, userxattr: plan.userxattr }.mount()
+    Overlay { lowers: lowers.to_vec(), changes: Some(Changes { upper, work }), userxattr: plan.userxattr }.mount()
 }
 
 /// The mount points that the lowest layer does not have, where nearly every image that has them has them.
@@ -146,15 +156,27 @@ fn open_target(root: &OwnedFd, point: &MountPoint, location: &Location) -> Resul
     let problem = match (point.kind, location.kind) {
         // The root itself as `/proc` would cover everything.
         _ if location.path.as_os_str().is_empty() => "it leads to the root itself",
-        (Kind::Directory, Some(FileType::Directory)) | (Kind::File, Some(FileType::RegularFile)) => {
+        (Kind::Directory | Kind::Memory, Some(FileType::Directory)) | (Kind::File, Some(FileType::RegularFile)) => {
             return open_inside(root, &location.path, OFlags::PATH | OFlags::NOFOLLOW)
                 .map_err(|source| Error::Inside { action: "open", path: point.path.clone(), source });
         }
         (_, None) => "it is missing and cannot be made",
-        (Kind::Directory, Some(_)) => "it is not a directory",
+        (Kind::Directory | Kind::Memory, Some(_)) => "it is not a directory",
         (Kind::File, Some(_)) => "it is not a regular file",
     };
     Err(target_error(&point.path, problem))
+}
+
+/// Nothing of a plan's goes where the kernel's own files are; only `/dev/shm` may be something else.
+fn refuse_kernel_paths(targets: &Vec<PathBuf>, file_systems: &[Location]) -> Result<(), Error> {
+    for target in targets {
+        let shared_memory = file_systems.get(2).is_some_and(|dev| *target == dev.path.join("shm"));
+        let of_kernel = file_systems.iter().take(FILE_SYSTEMS.len()).any(|above| target.starts_with(&above.path));
+        if of_kernel && !shared_memory {
+            return Err(target_error(&Path::new("/").join(target), "it lies where the kernel's own files are"));
+        }
+    }
+    Ok(())
 }
 
 fn target_error(target: &Path, problem: &str) -> Error {
@@ -186,7 +208,7 @@ fn make_working_directory(root: &OwnedFd, cwd: &Path, file_systems: &[Location])
 }
 
 /// Gives the upper directory, which the process sees as `/`, the looks of the root below it.
-fn dress_upper(upper: &Path, below: Option<&Path>) -> Result<(), Error> {
+pub(super) fn dress_upper(upper: &Path, below: Option<&Path>) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Directory { action: "set the mode of", path: upper.to_owned(), source };
     match below {
         None => rustix::fs::chmod(upper, Mode::from_raw_mode(0o755)).map_err(|source| failed(source.into())),

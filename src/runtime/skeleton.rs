@@ -23,6 +23,8 @@ use super::inside::{open_inside, relative};
 pub(super) enum Kind {
     /// A directory.
     Directory,
+    /// A directory for memory to be mounted on, which takes on its mode: 1777 where it is made for this.
+    Memory,
     /// A regular file.
     File,
 }
@@ -79,6 +81,10 @@ impl Skeleton<'_> {
         let at = self.directory.join(path);
         match kind {
             Kind::Directory => std::fs::create_dir_all(at),
+            Kind::Memory => {
+                std::fs::create_dir_all(&at)?;
+                Ok(rustix::fs::chmod(at, Mode::from_raw_mode(0o1777))?)
+            }
             Kind::File => {
                 std::fs::create_dir_all(at.parent().unwrap_or(self.directory))?;
                 drop(std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(at)?);

@@ -226,6 +226,8 @@ impl Lab {
             identity: Identity::default(),
             hostname: "sandbox".to_owned(),
             overlaid: Vec::new(),
+            mounts: Vec::new(),
+            security: Security::Sandbox,
             network: Network::None,
         }
     }

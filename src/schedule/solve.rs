@@ -7,9 +7,10 @@ use crate::cache::key::Fields;
 use crate::cache::record::Record;
 use crate::cache::{self, key};
 use crate::digest::{ContentId, DiffId};
-use crate::execute::{self, Executor, Files};
+use crate::execute::mount::Shown;
+use crate::execute::{self, Executor, Files, Selected};
 use crate::graph::explain::Status;
-use crate::graph::{CopyOp, Graph, Node, NodeId, Op};
+use crate::graph::{CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
 use crate::image::chain::Chain;
 use crate::progress::{Reporter, Task};
 use crate::schedule::Solve;
@@ -133,7 +134,23 @@ impl Solver<'_> {
             let of_context = matches!(self.graph[op.from].op, Op::Context(_));
             !of_context && cache::recall_selection(self.store, &key::selection(op, &inputs[1].chain)).is_none()
         };
-        if matches!(&node.op, Op::Copy(op) if needs_layers(op)) {
+        let mounts_need_layers = |op: &RunOp| {
+            op.mounts.iter().filter(|mount| mount.from().is_some()).zip(&inputs[1..]).any(
+                |(mount, input)| match mount {
+                    RunMount::Bind { from, source, .. } if source != "." => {
+                        let of_context = matches!(self.graph[*from].op, Op::Context(_));
+                        !of_context && cache::recall_selection(self.store, &key::shown(source, &input.chain)).is_none()
+                    }
+                    _ => false,
+                },
+            )
+        };
+        let needs_layers = match &node.op {
+            Op::Copy(op) => needs_layers(op),
+            Op::Run(op) => mounts_need_layers(op),
+            _ => false,
+        };
+        if needs_layers {
             return (Status::Unknown, None);
         }
         // A source that is missing is the build's to report: here it only means that the step would run.
@@ -173,7 +190,7 @@ impl Solver<'_> {
         &self,
         node: &Node,
         fields: &Fields,
-        files: Option<Files>,
+        files: Selected,
         inputs: &[Solved],
         task: &Task<'_>,
         asked: Instant,
@@ -209,18 +226,68 @@ impl Solver<'_> {
         Ok(self.store.lock(&format!("step-{key}"), purpose, waiting)?)
     }
 
-    /// The fields of a node's key; for a copy also the selected files, where they had to be listed to know.
-    fn fields(&self, node: &Node, inputs: &[Solved]) -> Result<(Fields, Option<Files>), Error> {
+    /// The fields of a node's key, and the selected files where they had to be listed to know.
+    fn fields(&self, node: &Node, inputs: &[Solved]) -> Result<(Fields, Selected), Error> {
         let parent = &inputs[0].chain;
         Ok(match &node.op {
-            Op::Run(op) => (key::run(op, parent, &self.graph.platform), None),
-            Op::Mkdir(op) => (key::mkdir(op, parent), None),
+            Op::Run(op) => {
+                let (digests, shown) = self.shown(op, &inputs[1..])?;
+                (key::run(op, parent, &self.graph.platform, &digests), Selected::Shown(shown))
+            }
+            Op::Mkdir(op) => (key::mkdir(op, parent), Selected::Nothing),
             Op::Copy(op) => {
                 let (digest, files) = self.files(op, &inputs[1].chain)?;
-                (key::copy(op, parent, &digest), files)
+                (key::copy(op, parent, &digest), files.map_or(Selected::Nothing, Selected::Files))
             }
             Op::Scratch | Op::Image(_) | Op::Context(_) => unreachable!("only nodes that make a layer have a key"),
         })
+    }
+
+    /// The digest of what each bind mount of a step shows, and what each mount with files shows. Of a whole stage or
+    /// image its chain says that, of a part of one the answer is remembered, and a context's files are looked at.
+    fn shown(&self, op: &RunOp, inputs: &[Solved]) -> Result<(Vec<ContentId>, Vec<Shown>), Error> {
+        let (mut digests, mut all) = (Vec::new(), Vec::new());
+        let mut inputs = inputs.iter();
+        for mount in &op.mounts {
+            let (from, source) = match mount {
+                RunMount::Bind { from, source, .. } => (*from, source),
+                RunMount::Cache(cache) => match &cache.from {
+                    Some((from, source)) => (*from, source),
+                    None => continue,
+                },
+                RunMount::Tmpfs { .. } | RunMount::Secret { .. } | RunMount::Ssh { .. } => continue,
+            };
+            let chain = inputs.next().map(|input| input.chain.clone()).unwrap_or_default();
+            let counts = matches!(mount, RunMount::Bind { .. });
+            if let Op::Context(name) = &self.graph[from].op {
+                let files = self.executor.show_context(source, name)?;
+                if counts {
+                    digests.push(files.digest());
+                }
+                all.push(Shown::Files(files));
+                continue;
+            }
+            if counts {
+                digests.push(self.shown_of_layers(source, &chain)?);
+            }
+            all.push(Shown::Layers { chain, source: source.clone() });
+        }
+        Ok((digests, all))
+    }
+
+    fn shown_of_layers(&self, source: &str, chain: &Chain) -> Result<ContentId, Error> {
+        let question = key::shown(source, chain);
+        if source == "." {
+            return Ok(ContentId::from_bytes(*question.as_bytes()));
+        }
+        if let Some(digest) = cache::recall_selection(self.store, &question) {
+            return Ok(digest);
+        }
+        let digest = self.executor.shown_of_layers(source, chain)?;
+        if let Err(error) = cache::remember_selection(self.store, &question, &digest) {
+            self.reporter.warning(format!("a selection of files is not remembered: {error}"));
+        }
+        Ok(digest)
     }
 
     /// The digest of the files a copy selects. Of a chain of layers it is remembered, because layers never change; of a

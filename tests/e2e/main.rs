@@ -23,10 +23,14 @@ mod cases;
 mod cache;
 // What is done at the same time, and what only once.
 mod parallel;
+// What RUN --mount keeps, hides and depends on.
+mod mounts;
 // Archives, directories, compression, and what skopeo and umoci say of them.
 mod outputs;
 // Everything that goes wrong: exit codes, messages, and what is left behind.
 mod bad_input;
+// Recipes that are too large, too deep, or no text: within bounds of time and memory.
+mod limits;
 // The same for a user who is not root.
 mod rootless;
 // images, inspect, rm, graph.

@@ -124,6 +124,40 @@ fn a_process_that_waits_takes_over_when_the_other_dies() {
 }
 
 #[test]
+fn steps_take_turns_with_a_locked_cache_and_share_others() {
+    let workspace = Workspace::new();
+    let point = MeetingPoint::open();
+    let build = |sharing: &str, name: char| {
+        let mount = format!("--mount=type=cache,id={sharing},target=/c,sharing={sharing}");
+        workspace
+            .dockerfile(&format!("ARG BASE\nFROM ${{BASE}}\nRUN {mount} {} && echo {name} >>/c/f\n", point.call(name)));
+        let running = workspace.build([shared().base_argument()]).start();
+        (running, point.next())
+    };
+    // Both are there at once, each with the cache.
+    for sharing in ["shared", "private"] {
+        let (one, two) = (build(sharing, 'a'), build(sharing, 'b'));
+        drop((one.1, two.1));
+        one.0.wait().success();
+        two.0.wait().success();
+    }
+    let (one, first) = build("locked", 'a');
+    let recipe = format!(
+        "ARG BASE\nFROM ${{BASE}}\nRUN --mount=type=cache,id=locked,target=/c,sharing=locked {} && grep a /c/f\n",
+        point.call('b')
+    );
+    workspace.dockerfile(&recipe);
+    let mut two = workspace.build([shared().base_argument()]).start();
+    two.wait_for("cache mount locked");
+    assert!(!point.anybody_else(), "the second step did not wait");
+    drop(first);
+    one.wait().success();
+    drop(point.next());
+    two.wait().success();
+    workspace.assert_nothing_left();
+}
+
+#[test]
 fn a_failure_ends_the_steps_of_other_stages() {
     let workspace = Workspace::new();
     let point = MeetingPoint::open();

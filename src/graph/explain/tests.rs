@@ -3,9 +3,9 @@
 use super::*;
 use crate::graph::{CopyOp, CopySource, ImageRequest, Node, Origin, RunOp};
 use crate::image::config::ImageConfig;
-use crate::recipe::Network;
 use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
+use crate::recipe::{Network, Security};
 
 fn platform() -> Platform {
     Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None, os_version: None }
@@ -18,7 +18,7 @@ fn image(name: &str) -> Op {
         tag: Some("1".to_owned()),
         digest: None,
     };
-    Op::Image(ImageRequest { reference, platform: platform() })
+    Op::Image(ImageRequest { reference, platform: platform(), layout: None })
 }
 
 fn run(parent: usize) -> Op {
@@ -30,6 +30,8 @@ fn run(parent: usize) -> Op {
         workdir: "/".to_owned(),
         user: String::new(),
         network: Network::Default,
+        security: Security::Sandbox,
+        mounts: Vec::new(),
         scripts: Vec::new(),
         epoch: None,
     })

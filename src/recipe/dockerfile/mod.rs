@@ -16,7 +16,7 @@ mod word;
 
 use self::instruction::{Parsed, Statement};
 use self::line::{Line, Reader};
-pub use self::mount::read_mount;
+pub use self::mount::{mount_source, read_mount};
 use crate::diagnostic::{Diagnostic, SourceFile, Span, Spanned};
 use crate::recipe::{Checks, Instruction, Recipe, RuleSet, Stage, Step};
 

@@ -76,6 +76,12 @@ pub fn read_mount(
     Ok((mount, warnings))
 }
 
+/// The `from=` of a mount that was [`MountKind::Deferred`]: the one key that never holds a variable.
+pub fn mount_source(value: &Word) -> Option<Word> {
+    let from = fields(value).ok()?.into_iter().rfind(|field| field.key == "from")?.value;
+    from.filter(|from| !from.value.is_empty())
+}
+
 /// Whether a key's value is one of a fixed set, or a number.
 fn is_typed(key: &str) -> bool {
     matches!(

@@ -1,0 +1,136 @@
+//! Cache mounts: directories that outlive builds, in the store's `mounts/`.
+//!
+//! ```text
+//! mounts/<name>/id        the cache's id and platform, for people
+//! mounts/<name>/<number>  a directory as steps see it; 0 is the one that `shared` and `locked` mounts use
+//! ```
+//!
+//! The name is a digest of platform and id, so that two platforms never share one. A directory appears by rename,
+//! complete with what it starts from. `locked` steps take turns, `private` ones take the first copy that nobody has,
+//! `shared` ones never wait: the programs in them must cope with each other.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, Uid};
+
+use crate::execute::mount::Shown;
+use crate::execute::{Error, Executor};
+use crate::graph::CacheMount;
+use crate::progress::Task;
+use crate::recipe::Sharing;
+use crate::store::{self, Lock, LockOwner};
+
+/// More private copies than this are not looked for.
+const MAX_COPIES: usize = 1000;
+
+/// A cache's directory, for as long as a step has it.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// The directory.
+    pub path: PathBuf,
+    /// Keeps others off.
+    pub lock: Option<Lock>,
+}
+
+/// What a cache is known by in the store.
+pub(super) fn name(executor: &Executor<'_>, cache: &CacheMount) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("strata cache mount");
+    hasher.update(executor.platform.to_string().as_bytes());
+    hasher.update(&[0]);
+    hasher.update(cache.id.as_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Takes a cache for a step, waiting for it where it has to, and makes it where there is none. `start` is what an empty
+/// one starts from.
+pub(super) fn take(
+    executor: &Executor<'_>,
+    cache: &CacheMount,
+    start: Option<&Shown>,
+    task: &Task<'_>,
+) -> Result<Taken, Error> {
+    let name = name(executor, cache);
+    let (number, lock) = match cache.sharing {
+        Sharing::Shared => (0, None),
+        Sharing::Locked => (0, Some(wait_for(executor, &copy_lock(&name, 0), cache, task)?)),
+        Sharing::Private => {
+            let (number, lock) = free_copy(executor, &name, cache)?;
+            (number, Some(lock))
+        }
+    };
+    let directory = executor.store.mounts().join(&name);
+    let path = directory.join(number.to_string());
+    if !path.is_dir() {
+        let _making = wait_for(executor, &format!("mount-{name}"), cache, task)?;
+        if !path.is_dir() {
+            make(executor, cache, start, &directory, &path)?;
+        }
+    }
+    Ok(Taken { path, lock })
+}
+
+fn copy_lock(name: &str, number: usize) -> String {
+    format!("mount-{name}-{number}")
+}
+
+fn wait_for(executor: &Executor<'_>, lock: &str, cache: &CacheMount, task: &Task<'_>) -> Result<Lock, Error> {
+    let mut told = false;
+    let waiting = &mut |owner: &LockOwner| {
+        if !std::mem::replace(&mut told, true) {
+            task.waiting(format!("waiting for the cache mount {}: {}", cache.id, owner.purpose));
+        }
+        if executor.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    match executor.store.lock(lock, &format!("use the cache mount {}", cache.id), waiting) {
+        Err(store::Error::Cancelled { .. }) => Err(Error::Cancelled),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// The first copy that nobody has.
+fn free_copy(executor: &Executor<'_>, name: &str, cache: &CacheMount) -> Result<(usize, Lock), Error> {
+    for number in 0..MAX_COPIES {
+        let purpose = format!("use a copy of the cache mount {}", cache.id);
+        match executor.store.lock(&copy_lock(name, number), &purpose, &mut |_| ControlFlow::Break(())) {
+            Ok(lock) => return Ok((number, lock)),
+            Err(store::Error::Cancelled { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::CacheMount {
+        id: cache.id.clone(),
+        action: "find a free copy of",
+        source: io::Error::other(format!("{MAX_COPIES} steps have one each")),
+    })
+}
+
+fn make(
+    executor: &Executor<'_>,
+    cache: &CacheMount,
+    start: Option<&Shown>,
+    directory: &Path,
+    path: &Path,
+) -> Result<(), Error> {
+    let failed = |action| move |source| Error::CacheMount { id: cache.id.clone(), action, source };
+    let scratch = executor.store.scratch()?;
+    let tree = match start {
+        Some(start) => executor.copy_of(start, &scratch, "cache")?,
+        None => scratch.dir("cache")?,
+    };
+    if let Some(mode) = cache.mode {
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        rustix::fs::chmod(&tree, mode).map_err(|errno| failed("set the mode of")(errno.into()))?;
+    }
+    if cache.uid.is_some() || cache.gid.is_some() {
+        let (uid, gid) = (cache.uid.unwrap_or(0), cache.gid.unwrap_or(0));
+        rustix::fs::chown(&tree, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .map_err(|errno| Error::CacheMountOwner { id: cache.id.clone(), uid, gid, source: errno.into() })?;
+    }
+    std::fs::create_dir_all(directory).map_err(failed("make"))?;
+    let about = scratch.path().join("id");
+    std::fs::write(&about, format!("{}\n{}\n", cache.id, executor.platform)).map_err(failed("make"))?;
+    std::fs::rename(&about, directory.join("id")).map_err(failed("make"))?;
+    std::fs::rename(&tree, path).map_err(failed("make"))
+}

@@ -1,0 +1,185 @@
+//! Secrets of the command line: where each one is kept, and its value when a step needs it.
+//!
+//! Takes `--secret` as typed, gives values by id. Holds no value itself: a file or variable is read for the step that
+//! mounts it and forgotten with it, so that printing, hashing or storing anything here can leak nothing.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// The largest secret in bytes, as in BuildKit.
+const LARGEST: u64 = 500 * 1024;
+
+/// Why a secret cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `--secret` is not as it should be.
+    #[error("--secret {spec:?}: {problem}; expected id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]")]
+    Spec {
+        /// As typed.
+        spec: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Its file cannot be read.
+    #[error("the secret {id} cannot be read from {path}")]
+    Read {
+        /// The secret's name.
+        id: String,
+        /// Its file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is too large.
+    #[error("the secret {id} in {path} is larger than {LARGEST} bytes")]
+    TooLarge {
+        /// The secret's name.
+        id: String,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// A step needs one that was not given.
+    #[error(
+        "the secret {id} is required and was not given: add --secret id={id},src=FILE or --secret id={id},env=VARIABLE"
+    )]
+    Missing {
+        /// Its name.
+        id: String,
+    },
+    /// A variable cannot hold it.
+    #[error("the secret {id} holds a NUL byte, so that no environment variable can hold it")]
+    NulByte {
+        /// Its name.
+        id: String,
+    },
+}
+
+/// Where a secret is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    File(PathBuf),
+    Variable(String),
+}
+
+/// The secrets given on the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets(BTreeMap<String, Place>);
+
+impl Secrets {
+    /// Reads every `--secret` as `docker buildx build` does. A bare id is the environment variable of that name, or
+    /// else the file of that name; the last one of an id counts. Files have to be there.
+    ///
+    /// # Errors
+    /// [`Error::Spec`], [`Error::Read`] or [`Error::TooLarge`].
+    pub fn parse(specs: &[String]) -> Result<Self, Error> {
+        let mut secrets = BTreeMap::new();
+        for spec in specs {
+            let (id, place) = parse(spec)?;
+            if let Place::File(path) = &place {
+                let failed = |source| Error::Read { id: id.clone(), path: path.clone(), source };
+                if std::fs::metadata(path).map_err(failed)?.len() > LARGEST {
+                    return Err(Error::TooLarge { id, path: path.clone() });
+                }
+            }
+            secrets.insert(id, place);
+        }
+        Ok(Self(secrets))
+    }
+
+    /// The value of a secret; `None` if there is no secret of that name. A variable that is not set is an empty value.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::TooLarge`].
+    pub(super) fn value(&self, id: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = match self.0.get(id) {
+            None => return Ok(None),
+            Some(Place::Variable(name)) => {
+                return Ok(Some(std::env::var_os(name).unwrap_or_default().into_vec()));
+            }
+            Some(Place::File(path)) => path,
+        };
+        let mut value = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut value));
+        read.map_err(|source| Error::Read { id: id.to_owned(), path: path.clone(), source })?;
+        if value.len() as u64 > LARGEST {
+            return Err(Error::TooLarge { id: id.to_owned(), path: path.clone() });
+        }
+        Ok(Some(value))
+    }
+}
+
+fn parse(spec: &str) -> Result<(String, Place), Error> {
+    let wrong = |problem: String| Error::Spec { spec: spec.to_owned(), problem };
+    let (mut id, mut source, mut variable, mut kind) = (None, None, None, None);
+    for field in spec.split(',') {
+        let Some((key, value)) = field.split_once('=') else {
+            return Err(wrong(format!("{field:?} is no key=value")));
+        };
+        match key.to_ascii_lowercase().as_str() {
+            "id" => id = Some(value.to_owned()),
+            "src" | "source" => source = Some(value.to_owned()),
+            "env" => variable = Some(value.to_owned()),
+            "type" if matches!(value, "file" | "env") => kind = Some(value),
+            "type" => return Err(wrong(format!("there is no type {value:?}"))),
+            _ => return Err(wrong(format!("there is no key {key:?}"))),
+        }
+    }
+    if kind == Some("env") && variable.is_none() {
+        variable = source.take();
+    }
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let Some(id) = given(id) else { return Err(wrong("it has no id".to_owned())) };
+    let place = match (given(variable), given(source)) {
+        (Some(_), Some(_)) => return Err(wrong("it has both a file and a variable".to_owned())),
+        (Some(name), None) => Place::Variable(name),
+        (None, Some(path)) => Place::File(path.into()),
+        (None, None) if std::env::var_os(&id).is_some() => Place::Variable(id.clone()),
+        (None, None) => Place::File(id.clone().into()),
+    };
+    Ok((id, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_are_read_as_buildx_reads_them() {
+        let file = |path: &str| Place::File(path.into());
+        let variable = |name: &str| Place::Variable(name.to_owned());
+        for (spec, id, place) in [
+            ("id=a,src=/f", "a", file("/f")),
+            ("type=file,id=a,source=/f", "a", file("/f")),
+            ("id=a,env=B", "a", variable("B")),
+            ("id=a,type=env,src=B", "a", variable("B")),
+            ("ID=a,Env=B", "a", variable("B")),
+            ("id=PATH", "PATH", variable("PATH")),
+            ("id=no-such-variable", "no-such-variable", file("no-such-variable")),
+        ] {
+            assert_eq!(parse(spec).unwrap(), (id.to_owned(), place), "{spec}");
+        }
+        for spec in ["", "a", "src=/f", "id=,src=/f", "id=a,type=x", "id=a,mode=1", "id=a,src=/f,env=B"] {
+            assert!(matches!(parse(spec), Err(Error::Spec { .. })), "{spec}");
+        }
+    }
+
+    #[test]
+    fn files_are_looked_at_at_once_and_read_when_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let spec = [format!("id=s,src={}", path.display())];
+        assert!(matches!(Secrets::parse(&spec), Err(Error::Read { .. })));
+        std::fs::write(&path, vec![b'x'; 500 * 1024 + 1]).unwrap();
+        assert!(matches!(Secrets::parse(&spec), Err(Error::TooLarge { .. })));
+        std::fs::write(&path, "value").unwrap();
+        let secrets = Secrets::parse(&spec).unwrap();
+        assert_eq!(secrets.value("s").unwrap().as_deref(), Some(&b"value"[..]));
+        assert_eq!(secrets.value("t").unwrap(), None);
+        assert!(!format!("{secrets:?}").contains("value"));
+    }
+}
