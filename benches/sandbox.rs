@@ -35,6 +35,8 @@ fn plan(base: &Path, scratch: &Path, network: Network) -> Plan {
         hostname: "sandbox".to_owned(),
         overlaid: vec![file("/etc/hosts"), file("/etc/resolv.conf"), file("/etc/hostname")],
         network,
+        mounts: Vec::new(),
+        security: strata::runtime::Security::Sandbox,
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Taken {
     /// The directory.
     pub path: PathBuf,
     /// Keeps others off.
-    pub lock: Option<Lock>,
+    _lock: Option<Lock>,
 }
 
 /// What a cache is known by in the store.
@@ -68,7 +68,7 @@ pub(super) fn take(
             make(executor, cache, start, &directory, &path)?;
         }
     }
-    Ok(Taken { path, lock })
+    Ok(Taken { path, _lock: lock })
 }
 
 fn copy_lock(name: &str, number: usize) -> String {

@@ -249,7 +249,7 @@ impl<'a> Stages<'a> {
         let mut copies: Vec<Vec<(usize, Span)>> = Vec::with_capacity(self.planned.len());
         for planned in &self.planned {
             let mut from_stages = Vec::new();
-            for from in planned.steps.iter().flat_map(|step| sources_of(step)) {
+            for from in planned.steps.iter().flat_map(sources_of) {
                 match self.source(Some(&from)) {
                     Ok(Source::Stage(number)) => from_stages.push((number, from.span)),
                     Ok(_) => {}

@@ -134,17 +134,17 @@ fn steps_take_turns_with_a_locked_cache_and_share_others() {
         let running = workspace.build([shared().base_argument()]).start();
         (running, point.next())
     };
-    // Both are there at once, each with the cache.
-    for sharing in ["shared", "private"] {
-        let (one, two) = (build(sharing, 'a'), build(sharing, 'b'));
+    // Both are there at once, each with the cache. (The names differ, because how a cache is shared is not in the key.)
+    for (sharing, names) in [("shared", ['a', 'b']), ("private", ['c', 'd'])] {
+        let (one, two) = (build(sharing, names[0]), build(sharing, names[1]));
         drop((one.1, two.1));
         one.0.wait().success();
         two.0.wait().success();
     }
-    let (one, first) = build("locked", 'a');
+    let (one, first) = build("locked", 'e');
     let recipe = format!(
-        "ARG BASE\nFROM ${{BASE}}\nRUN --mount=type=cache,id=locked,target=/c,sharing=locked {} && grep a /c/f\n",
-        point.call('b')
+        "ARG BASE\nFROM ${{BASE}}\nRUN --mount=type=cache,id=locked,target=/c,sharing=locked {} && grep e /c/f\n",
+        point.call('f')
     );
     workspace.dockerfile(&recipe);
     let mut two = workspace.build([shared().base_argument()]).start();

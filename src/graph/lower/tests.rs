@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::diagnostic::SourceFile;
 use crate::graph::named::NamedContexts;
-use crate::graph::{Allowed, CopyOp, CopySource, Graph, MkdirOp, RunOp};
-use crate::recipe::Network;
+use crate::graph::{Access, Allowed, CacheMount, CopyOp, CopySource, Graph, MkdirOp, RunMount, RunOp};
 use crate::recipe::dockerfile;
 use crate::recipe::platform::Platform;
+use crate::recipe::{Network, Security, Sharing};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -765,4 +765,99 @@ fn long_recipes_are_no_burden() {
         (0..MANY).map(|n| format!("FROM scratch AS s{n}\nCOPY --from=s{} / /\n", (n + 1) % MANY)).collect();
     let findings = lower_in_rounds(&circle, &request()).map(|_| ()).unwrap_err();
     assert!(findings[0].message.contains("in a circle"), "{}", findings[0].message);
+}
+
+#[test]
+fn mounts_are_expanded_and_placed() {
+    let text = "FROM alpine AS base\nFROM alpine\nARG D=dir ID=x T=cache\nWORKDIR /w\n\
+        RUN --mount=target=$D/a --mount=from=base,src=/../$D/./b,dst=/t/../u,rw --mount=type=$T,target=/c/,id=$ID,ro \
+        --mount=type=cache,target=rel --mount=type=tmpfs,size=1k,target=/m --mount=type=secret,id=a/$ID \
+        --mount=type=secret,target=s/$ID,mode=0440 --mount=type=secret,id=$ID,env=E --mount=type=secret,id=$ID,env=E,target=/f \
+        --mount=type=ssh --mount=type=ssh,id=$ID,required x";
+    let graph = graph(text, &request());
+    let access = |mode| Access { mode, uid: 0, gid: 0 };
+    let secret = |id: &str, target: Option<&str>, env: Option<&str>, mode| RunMount::Secret {
+        id: id.into(),
+        target: target.map(Into::into),
+        env: env.map(Into::into),
+        required: false,
+        access: access(mode),
+    };
+    let cache = |id: &str, target: &str, writable| {
+        RunMount::Cache(CacheMount {
+            id: id.into(),
+            target: target.into(),
+            sharing: Sharing::Shared,
+            from: None,
+            mode: None,
+            uid: None,
+            gid: None,
+            writable,
+        })
+    };
+    let ssh = |id: &str, number: usize, required| RunMount::Ssh {
+        id: id.into(),
+        target: format!("/run/buildkit/ssh_agent.{number}"),
+        required,
+        access: access(0o600),
+    };
+    let run = last_run(&graph);
+    let from: Vec<NodeId> = run.mounts.iter().filter_map(RunMount::from).collect();
+    assert!(matches!(graph[from[0]].op, Op::Context(_)) && matches!(graph[from[1]].op, Op::Image(_)));
+    let bind = |number: usize, source: &str, target: &str, writable| RunMount::Bind {
+        from: from[number],
+        source: source.into(),
+        target: target.into(),
+        writable,
+    };
+    let expected = [
+        bind(0, ".", "/w/dir/a", false),
+        bind(1, "dir/b", "/u", true),
+        cache("x", "/c", false),
+        cache("rel", "/w/rel", true),
+        RunMount::Tmpfs { target: "/m".into(), size: Some(1024), writable: true },
+        secret("a/x", Some("/run/secrets/x"), None, 0o400),
+        secret("x", Some("/w/s/x"), None, 0o440),
+        secret("x", None, Some("E"), 0o400),
+        secret("x", Some("/f"), Some("E"), 0o400),
+        ssh("default", 0, false),
+        ssh("x", 1, true),
+    ];
+    assert_eq!(run.mounts, expected);
+    assert_eq!(Op::Run(run.clone()).inputs(), [vec![run.parent], from].concat());
+    let namespaced = with_args(&[("BUILDKIT_CACHE_MOUNT_NS", "team")]);
+    let graph = self::graph("FROM alpine\nRUN --mount=type=cache,target=/c x", &namespaced);
+    assert_eq!(last_run(&graph).mounts, [cache("team//c", "/c", true)]);
+}
+
+#[test]
+fn what_reaches_out_of_the_sandbox_has_to_be_allowed() {
+    let allowed = Request { allow: Allowed { network_host: true, security_insecure: true }, ..request() };
+    for (flag, entitlement) in [("--network=host", "network.host"), ("--security=insecure", "security.insecure")] {
+        let text = format!("FROM alpine\nRUN {flag} x");
+        let findings = lower_in_rounds(&text, &request()).map(|_| ()).unwrap_err();
+        assert!(findings[0].message.contains(flag), "{}", findings[0].message);
+        assert!(findings[0].help.as_ref().unwrap().contains(&format!("--allow {entitlement}")));
+        graph(&text, &allowed);
+    }
+    let run = graph("FROM alpine\nRUN --network=host --security=insecure x", &allowed);
+    assert_eq!((last_run(&run).network, last_run(&run).security), (Network::Host, Security::Insecure));
+}
+
+#[test]
+fn a_mount_may_not_look_ahead_or_cover_everything() {
+    for (text, part) in [
+        ("FROM alpine\nRUN --mount=target=/ x", "invalid mount target"),
+        ("FROM alpine\nRUN --mount=type=cache x", "invalid mount target"),
+        (
+            "FROM alpine AS a\nRUN --mount=from=b,target=/x x\nFROM alpine AS b\nRUN --mount=from=a,target=/x x",
+            "circle",
+        ),
+        ("FROM alpine AS a\nRUN --mount=from=a,target=/x x", "from itself"),
+        ("FROM alpine\nARG T=bind\nRUN --mount=type=$T,from=9,target=/x x", "stage number 9"),
+        ("FROM alpine\nARG T=magic\nRUN --mount=type=$T,target=/x x", "magic"),
+    ] {
+        let findings = lower_in_rounds(text, &request()).map(|_| ()).unwrap_err();
+        assert!(findings.iter().any(|finding| finding.message.contains(part)), "{text}: {findings:?}");
+    }
 }
