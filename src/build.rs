@@ -89,7 +89,7 @@ pub struct Built {
 #[non_exhaustive]
 pub enum Error {
     /// The recipe cannot be read.
-    #[error("the recipe {path} cannot be read: {source}")]
+    #[error("the recipe {path} cannot be read")]
     ReadRecipe {
         /// Where it was looked for.
         path: PathBuf,
@@ -272,8 +272,11 @@ fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
 fn read_recipe(path: &Path, request: &Request) -> Result<SourceFile, Error> {
     let failed = |source| Error::ReadRecipe { path: path.to_owned(), source };
     let bytes = std::fs::read(path).map_err(failed)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.split(|byte| *byte == b'\n').count();
+        failed(io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text")))
+    })?;
     let name = if request.recipe.is_some() { path.to_string_lossy().into_owned() } else { "Dockerfile".to_owned() };
     Ok(SourceFile { name: name.into(), text: text.into() })
 }
