@@ -45,6 +45,7 @@ fn recipes(criterion: &mut Criterion) {
         platform_given: false,
         build_platform: platform,
         source_date_epoch: None,
+        contexts: strata::graph::named::NamedContexts::default(),
     };
     let mut group = criterion.benchmark_group("recipe");
     group.throughput(Throughput::Elements(LARGE.lines().count() as u64));

@@ -3,16 +3,20 @@
 //! Read this first. Each line of [`build`] is a call into one part, in the order data flows: recipe, context, base
 //! images, graph, schedule, image, export. [`plan`] is the same up to the graph and only asks what is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod contexts;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::contexts::{Arrivals, ContextSource, RecipeSource};
 use crate::base::{self, BaseImage, Bases, layers::Layers};
-use crate::context::{self, Context};
+use crate::context;
+use crate::context::opened::Opened;
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
-use crate::digest::{ContentId, Digest};
+use crate::digest::Digest;
 use crate::execute::Executor;
 use crate::export::{
     blobs, layout,
@@ -20,7 +24,7 @@ use crate::export::{
 };
 use crate::graph::explain::Status;
 use crate::graph::lower::{Lowered, lower};
-use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId, Op};
+use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId};
 use crate::image::assemble::{Base, Built as BuiltLayer, Image, assemble};
 use crate::image::manifest::Descriptor;
 use crate::layer::OverlayXattr;
@@ -36,10 +40,12 @@ use crate::store::{self, Store};
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The directory whose files `COPY` and `ADD` read.
-    pub context: PathBuf,
-    /// The recipe; `Dockerfile` in the context where absent.
-    pub recipe: Option<PathBuf>,
+    /// Where the files that `COPY` and `ADD` read come from.
+    pub context: ContextSource,
+    /// Where the files of named contexts come from, by the names that [`graph::Request::contexts`] knows.
+    pub contexts: BTreeMap<String, ContextSource>,
+    /// Where the recipe comes from.
+    pub recipe: RecipeSource,
     /// Target, arguments and platforms.
     pub graph: graph::Request,
     /// Names the image gets in the local store.
@@ -102,6 +108,9 @@ pub enum Error {
     /// The context cannot be used.
     #[error(transparent)]
     Context(#[from] context::Error),
+    /// A context or the recipe cannot be had.
+    #[error(transparent)]
+    Contexts(#[from] contexts::Error),
     /// A base image cannot be used.
     #[error("base image {reference} cannot be used")]
     Base {
@@ -147,7 +156,12 @@ impl Error {
             Self::Step { source, .. } => source.is_environment(),
             Self::Blobs(error) => error.is_environment(),
             Self::Store(_) | Self::Layout(_) => true,
-            Self::ReadRecipe { .. } | Self::Recipe(_) | Self::Context(_) | Self::Cancelled | Self::Document(_) => false,
+            Self::ReadRecipe { .. }
+            | Self::Recipe(_)
+            | Self::Context(_)
+            | Self::Contexts(_)
+            | Self::Cancelled
+            | Self::Document(_) => false,
         };
         by_part || is_full_disk(self)
     }
@@ -180,7 +194,9 @@ pub struct Plan {
     /// Warnings of parser and graph.
     pub warnings: Vec<Diagnostic>,
     bases: Bases,
-    contexts: BTreeMap<ContextName, Context>,
+    contexts: BTreeMap<ContextName, Opened>,
+    /// Directories that contexts were brought into.
+    _arrivals: Arrivals,
 }
 
 /// Builds an image.
@@ -260,25 +276,14 @@ fn solver<'a>(
 
 /// Recipe and base images → graph and contexts.
 fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
-    let recipe_path = request.recipe.clone().unwrap_or_else(|| request.context.join("Dockerfile"));
-    let source = read_recipe(&recipe_path, request)?;
+    let mut arrivals = Arrivals::default();
+    let main = arrivals.main(request, place)?;
+    let source = request.read_recipe(&main)?;
     let (recipe, mut warnings) = parse(&source)?;
     let (graph, bases, more) = resolve(&recipe, request, place)?;
     warnings.extend(more);
-    let contexts = open_contexts(&graph, request, &recipe_path, place)?;
-    Ok(Plan { recipe, graph, warnings, bases, contexts })
-}
-
-fn read_recipe(path: &Path, request: &Request) -> Result<SourceFile, Error> {
-    let failed = |source| Error::ReadRecipe { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(failed)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.split(|byte| *byte == b'\n').count();
-        failed(io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text")))
-    })?;
-    let name = if request.recipe.is_some() { path.to_string_lossy().into_owned() } else { "Dockerfile".to_owned() };
-    Ok(SourceFile { name: name.into(), text: text.into() })
+    let contexts = arrivals.open_used(&graph, main, request, place)?;
+    Ok(Plan { recipe, graph, warnings, bases, contexts, _arrivals: arrivals })
 }
 
 fn parse(source: &SourceFile) -> Result<(Recipe, Vec<Diagnostic>), Error> {
@@ -317,28 +322,6 @@ fn resolve(recipe: &Recipe, request: &Request, place: &Workplace) -> Result<(Gra
             bases.insert(image, resolved);
         }
     }
-}
-
-fn open_contexts(
-    graph: &Graph,
-    request: &Request,
-    recipe_path: &Path,
-    place: &Workplace,
-) -> Result<BTreeMap<ContextName, Context>, Error> {
-    let used = graph.nodes.iter().filter_map(|node| match &node.op {
-        Op::Context(name) => Some(name.clone()),
-        _ => None,
-    });
-    let mut contexts = BTreeMap::new();
-    for name in used.collect::<BTreeSet<_>>() {
-        let ignore = context::ignore_patterns(&request.context, Some(recipe_path))?;
-        let place_of_index = ContentId::from(blake3::hash(
-            std::path::absolute(&request.context).unwrap_or_default().as_os_str().as_encoded_bytes(),
-        ));
-        let index = place.store.context_index_path(&place_of_index);
-        contexts.insert(name, Context::open(&request.context, ignore, Some(index))?);
-    }
-    Ok(contexts)
 }
 
 fn base_failed(recipe: &Recipe, reference: &Reference, source: base::Error) -> Error {
@@ -449,7 +432,7 @@ impl Finish<'_> {
         }
         let base = self.base();
         let named = graph.base.as_ref().zip(base).map(|(request, image)| Base {
-            name: &request.reference,
+            name: request.layout.is_none().then_some(&request.reference),
             digest: image.digest,
             layers: &image.manifest.layers,
         });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use crate::build::{self, Built, Request};
-use crate::cli::{exit, print, workplace};
+use crate::cli::{contexts, exit, print, workplace};
 use crate::export::spec::{Destination, Output};
 use crate::graph;
 use crate::progress::summary::Summary;
@@ -19,13 +19,17 @@ use crate::recipe::reference::Reference;
 /// What is built, as every command that makes a graph takes it.
 #[derive(Debug, Args)]
 pub(super) struct Recipe {
-    /// The directory whose files COPY and ADD read
+    /// The files that COPY and ADD read: a directory, or - for an archive or a recipe on standard input
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
 
-    /// The recipe [default: CONTEXT/Dockerfile]
+    /// The recipe, - for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+
+    /// Give a name files or an image: NAME=DIR|docker-image://IMAGE|oci-layout://DIR[:TAG|@DIGEST]
+    #[arg(long = "build-context", value_name = "NAME=SOURCE")]
+    build_contexts: Vec<String>,
 
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
@@ -116,10 +120,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
 impl Recipe {
     /// What is typed → what it means.
     pub(super) fn request(self) -> Result<Request, exit::Error> {
-        let context = local_directory(self.context)?;
-        if self.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
-            return Err(exit::Error::Usage("a recipe from standard input is not supported yet".to_owned()));
-        }
+        let context = contexts::main(self.context)?;
+        let (named, sources) = contexts::named(&self.build_contexts)?;
         let build_platform = Platform::host();
         let platform = match &self.platform {
             Some(text) if text.contains(',') => {
@@ -140,10 +142,12 @@ impl Recipe {
             platform_given,
             build_platform,
             source_date_epoch,
+            contexts: named,
         };
         Ok(Request {
             context,
-            recipe: self.file,
+            contexts: sources,
+            recipe: contexts::recipe(self.file),
             graph,
             names: Vec::new(),
             outputs: Vec::new(),
@@ -151,18 +155,6 @@ impl Recipe {
             pull: self.pull,
         })
     }
-}
-
-fn local_directory(context: PathBuf) -> Result<PathBuf, exit::Error> {
-    let text = context.to_string_lossy();
-    let remote = ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| text.starts_with(prefix));
-    if text == "-" || remote {
-        return Err(exit::Error::Usage(format!("a context from {text} is not supported yet: give a directory")));
-    }
-    if !context.is_dir() {
-        return Err(exit::Error::Usage(format!("the context {text} is not a directory")));
-    }
-    Ok(context)
 }
 
 fn build_args(given: &[String]) -> Result<BTreeMap<String, String>, exit::Error> {

@@ -76,12 +76,11 @@ pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
 
 /// Flags of `docker buildx build` that have no meaning here yet: refused by name, because a flag that is ignored does
 /// harm.
-const NOT_YET: [&str; 31] = [
+const NOT_YET: [&str; 30] = [
     "--add-host",
     "--allow",
     "--annotation",
     "--attest",
-    "--build-context",
     "--builder",
     "--cache-from",
     "--cache-to",
@@ -143,6 +142,7 @@ fn class(error: &Error) -> u8 {
 fn class_of_build(error: &build::Error) -> u8 {
     match error {
         build::Error::ReadRecipe { .. } | build::Error::Recipe(_) | build::Error::Context(_) => USAGE,
+        build::Error::Contexts(error) if error.is_usage() => USAGE,
         build::Error::Cancelled => INTERRUPTED,
         other if other.is_environment() => ENVIRONMENT,
         _ => BUILD_FAILED,

@@ -3,6 +3,7 @@
 //! One file a command. Results go to standard output, everything else to standard error. Nothing imports this module.
 
 mod build;
+mod contexts;
 mod exit;
 mod graph;
 mod images;

@@ -9,6 +9,7 @@ pub mod glob;
 pub mod ignore;
 mod index;
 mod listing;
+pub mod opened;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};

@@ -113,7 +113,11 @@ impl StageInProgress<'_> {
             Source::Scratch => Some(self.nodes.intern(Op::Scratch, shared("FROM scratch".to_owned()))),
             Source::Image(image) => {
                 let text = format!("FROM {}", image.reference);
-                Some(self.nodes.intern(Op::Image(image.clone()), shared(text)))
+                Some(self.nodes.intern(Op::Image(*image.clone()), shared(text)))
+            }
+            Source::Files(name) => {
+                let op = Op::Context(ContextName::Named(name.clone()));
+                Some(self.nodes.intern(op, || Origin { text: "build context".to_owned(), ..Origin::default() }))
             }
             // A stage that is not done yet was reported when the stages were followed.
             Source::Stage(number) => self.results.get(*number).copied().flatten(),

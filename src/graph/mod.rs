@@ -6,6 +6,7 @@
 
 pub mod explain;
 pub mod lower;
+pub mod named;
 
 mod advice;
 mod chmod;
@@ -23,6 +24,7 @@ mod state;
 mod unsupported;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::diagnostic::Span;
 use crate::image::config::ImageConfig;
@@ -45,6 +47,8 @@ pub struct Request {
     pub build_platform: Platform,
     /// Seconds since 1970 that no time in a new layer may exceed.
     pub source_date_epoch: Option<i64>,
+    /// `--build-context`: what names in the recipe stand for before stages of another name and images are looked for.
+    pub contexts: named::NamedContexts,
 }
 
 /// A base image the graph refers to.
@@ -54,6 +58,8 @@ pub struct ImageRequest {
     pub reference: Reference,
     /// The platform wanted of it.
     pub platform: Platform,
+    /// The OCI layout on disk that has it; its registry where absent.
+    pub layout: Option<PathBuf>,
 }
 
 /// The place of a node in [`Graph::nodes`].

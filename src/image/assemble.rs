@@ -18,8 +18,8 @@ pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 /// The base of an image, as far as its documents name it.
 #[derive(Debug, Clone)]
 pub struct Base<'a> {
-    /// The name the recipe used.
-    pub name: &'a Reference,
+    /// The name the recipe used, where others can pull it by that.
+    pub name: Option<&'a Reference>,
     /// What that name stood for: the digest of an index or a manifest.
     pub digest: Digest,
     /// The layers as the base's manifest describes them.
@@ -118,8 +118,9 @@ pub fn assemble(
 }
 
 fn base_annotations(base: &Base<'_>) -> BTreeMap<String, String> {
-    let name = Reference { digest: None, ..base.name.clone() };
-    BTreeMap::from([(BASE_NAME.to_owned(), name.to_string()), (BASE_DIGEST.to_owned(), base.digest.to_string())])
+    let name = base.name.map(|name| Reference { digest: None, ..name.clone() });
+    let name = name.map(|name| (BASE_NAME.to_owned(), name.to_string()));
+    name.into_iter().chain([(BASE_DIGEST.to_owned(), base.digest.to_string())]).collect()
 }
 
 fn in_oci_terms(layer: &Descriptor) -> Descriptor {

@@ -7,6 +7,7 @@
 pub mod dockerfile;
 pub mod platform;
 pub mod reference;
+pub mod remote;
 pub mod variable;
 
 use std::time::Duration;

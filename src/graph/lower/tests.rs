@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::diagnostic::SourceFile;
+use crate::graph::named::NamedContexts;
 use crate::graph::{CopyOp, CopySource, Graph, MkdirOp, RunOp};
 use crate::recipe::Network;
 use crate::recipe::dockerfile;
@@ -26,6 +27,7 @@ fn request() -> Request {
         platform_given: false,
         build_platform: platform("linux/amd64"),
         source_date_epoch: None,
+        contexts: NamedContexts::default(),
     }
 }
 
@@ -333,7 +335,7 @@ fn history_reads_as_buildkits() {
         ("FROM scratch\nONBUILD RUN a", &[]),
         (
             "FROM scratch\nHEALTHCHECK --timeout=90s CMD a",
-            &["- HEALTHCHECK &{[\"CMD-SHELL\" \"a\"] \"0s\" \"1m30s\" \"0s\" \"0s\" '\\x00'}"],
+            &["- HEALTHCHECK {Test:[CMD-SHELL a] Interval:0s Timeout:1m30s StartPeriod:0s StartInterval:0s Retries:0}"],
         ),
         ("FROM scratch\nWORKDIR /\nWORKDIR x", &["- WORKDIR /", "WORKDIR /x"]),
         ("FROM scratch\nRUN make  all", &["RUN /bin/sh -c make  all # buildkit"]),
