@@ -118,7 +118,7 @@ const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 #[non_exhaustive]
 pub enum Error {
     /// The recipe cannot be read.
-    #[error("the recipe {path} cannot be read: {source}")]
+    #[error("the recipe {path} cannot be read")]
     ReadRecipe {
         /// Where it was looked for.
         path: PathBuf,

@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(Lowered::Graph(graph, warnings)) => {
             assert_pointing_into(&text, &warnings);
             for (place, node) in graph.nodes.iter().enumerate() {
-                assert!(node.inputs().iter().all(|input| input.0 < place), "node {place} needs a later one");
+                assert!(node.op.inputs().iter().all(|input| input.0 < place), "node {place} needs a later one");
             }
             assert!(graph.target.0 < graph.nodes.len());
         }

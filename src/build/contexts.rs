@@ -236,11 +236,17 @@ fn default_recipe(directory: &Path) -> PathBuf {
 }
 
 fn source_file(path: &Path, name: String, bytes: Vec<u8>) -> Result<SourceFile, BuildError> {
-    let text = String::from_utf8(bytes).map_err(|error| BuildError::ReadRecipe {
-        path: path.to_owned(),
-        source: io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()),
-    })?;
+    let text = utf8(bytes).map_err(|source| BuildError::ReadRecipe { path: path.to_owned(), source })?;
     Ok(SourceFile { name: name.into(), text: text.into() })
+}
+
+/// The bytes as text; where they are none, the error says in which line.
+fn utf8(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.split(|byte| *byte == b'\n').count();
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"))
+    })
 }
 
 /// The first of some files that a tree has.
@@ -294,5 +300,5 @@ fn bounded_text(reader: impl Read, what: &str) -> Result<String, Error> {
     if bytes.len() as u64 > RECIPE_LIMIT {
         return Err(Error::TooLarge { what: what.to_owned() });
     }
-    String::from_utf8(bytes).map_err(|error| read(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))
+    utf8(bytes).map_err(read)
 }

@@ -149,8 +149,9 @@ impl StageInProgress<'_> {
             sources,
             destination,
             chown: expanded.chown,
+            // BuildKit links only where no mode is asked for.
+            link: files.link && expanded.chmod.is_none(),
             chmod: expanded.chmod,
-            link: files.link,
             parents: flavour.parents,
             exclude: expanded.exclude,
             unpack: flavour.add,
