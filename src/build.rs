@@ -22,6 +22,7 @@ use crate::export::{
     blobs, layout,
     spec::{Destination, Output},
 };
+use crate::fetch::Fetcher;
 use crate::graph::explain::Status;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId};
@@ -75,6 +76,13 @@ pub struct Workplace {
     pub owners: Owners,
     /// How many steps may run at once.
     pub slots: usize,
+}
+
+impl Workplace {
+    /// What fetches contexts and recipes.
+    fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher { store: &self.store, client: &self.client, cancel: &self.cancel }
+    }
 }
 
 /// A finished build.
@@ -155,13 +163,9 @@ impl Error {
             Self::Base { source, .. } => source.is_environment(),
             Self::Step { source, .. } => source.is_environment(),
             Self::Blobs(error) => error.is_environment(),
+            Self::Contexts(error) => error.is_environment(),
             Self::Store(_) | Self::Layout(_) => true,
-            Self::ReadRecipe { .. }
-            | Self::Recipe(_)
-            | Self::Context(_)
-            | Self::Contexts(_)
-            | Self::Cancelled
-            | Self::Document(_) => false,
+            Self::ReadRecipe { .. } | Self::Recipe(_) | Self::Context(_) | Self::Cancelled | Self::Document(_) => false,
         };
         by_part || is_full_disk(self)
     }
@@ -275,7 +279,7 @@ fn solver<'a>(
 fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
     let mut arrivals = Arrivals::default();
     let main = arrivals.main(request, place)?;
-    let source = request.read_recipe(&main)?;
+    let source = request.read_recipe(&main, place)?;
     let (recipe, mut warnings) = parse(&source)?;
     let (graph, bases, more) = resolve(&recipe, request, place)?;
     warnings.extend(more);

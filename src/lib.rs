@@ -37,6 +37,8 @@ pub mod context;
 
 pub mod base;
 
+pub mod fetch;
+
 pub mod cache;
 
 pub mod runtime;

@@ -177,11 +177,7 @@ impl Layers<'_> {
         if self.store.blob_path(&blob.digest).is_none() {
             let task = self.reporter.start(&fetch_title(reference, blob));
             let fetched = self.lock(&format!("blob-{}", blob.digest.hex()), &task).and_then(|_lock| {
-                if self.store.blob_path(&blob.digest).is_some() {
-                    Ok(())
-                } else {
-                    self.download(home, &task, None)
-                }
+                if self.store.blob_path(&blob.digest).is_some() { Ok(()) } else { self.download(home, &task, None) }
             });
             task.finish(fetched.as_ref().err().map(ToString::to_string));
             fetched?;
@@ -251,12 +247,7 @@ impl Layers<'_> {
     }
 
     /// Fetches a blob into the store, and hands a copy of its bytes to whoever unpacks them.
-    fn download(
-        &self,
-        home: &BaseBlob,
-        task: &Task<'_>,
-        copy: Option<SyncSender<Vec<u8>>>,
-    ) -> Result<(), Error> {
+    fn download(&self, home: &BaseBlob, task: &Task<'_>, copy: Option<SyncSender<Vec<u8>>>) -> Result<(), Error> {
         let BaseBlob { reference, descriptor: blob, layout } = home;
         let boxed = || Box::new(reference.clone());
         let mut sink = Tee { writer: self.store.blob_writer()?, copy, cancel: self.cancel };

@@ -103,7 +103,8 @@ pub(super) fn resolve(path: &Path, request: &ImageRequest) -> Result<BaseImage, 
         platform: Box::new(platform.clone()),
     })?;
     let manifest_bytes = layout.document(&manifest)?;
-    let config: Descriptor = super::parse::<crate::image::manifest::Manifest>(reference, "the manifest", &manifest_bytes)?.config;
+    let config: Descriptor =
+        super::parse::<crate::image::manifest::Manifest>(reference, "the manifest", &manifest_bytes)?.config;
     let config_bytes = layout.document(&config)?;
     super::read(reference, top.digest, &manifest_bytes, &config_bytes)
 }
@@ -231,14 +232,16 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     File::open(path).map_err(fail)?.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > DOCUMENT_LIMIT {
-        return Err(Error::Malformed { path: path.to_owned(), reason: format!("it has more than {DOCUMENT_LIMIT} bytes") });
+        return Err(Error::Malformed {
+            path: path.to_owned(),
+            reason: format!("it has more than {DOCUMENT_LIMIT} bytes"),
+        });
     }
     Ok(bytes)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::Malformed { path: path.to_owned(), reason: error.to_string() })
+    serde_json::from_slice(bytes).map_err(|error| Error::Malformed { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn available(entries: &[Descriptor]) -> String {

@@ -138,7 +138,9 @@ impl GitAddress {
 
 fn set(place: &mut Option<String>, value: String, what: &str) -> Result<(), String> {
     match place {
-        Some(earlier) if *earlier != value => Err(format!("it gives two values for its {what}: {earlier:?} and {value:?}")),
+        Some(earlier) if *earlier != value => {
+            Err(format!("it gives two values for its {what}: {earlier:?} and {value:?}"))
+        }
         _ => {
             *place = Some(value);
             Ok(())

@@ -149,6 +149,7 @@ impl Workspace {
             directory: self.path().to_owned(),
             arguments: arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect(),
             environment,
+            stdin: None,
         }
     }
 
@@ -224,9 +225,16 @@ pub(crate) struct Strata {
     directory: PathBuf,
     arguments: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
+    stdin: Option<Vec<u8>>,
 }
 
 impl Strata {
+    /// Gives it something to read on standard input.
+    pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
     /// Sets a variable of the environment.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.insert(name.into(), value.as_ref().to_owned());
@@ -255,11 +263,16 @@ impl Strata {
             .env_clear()
             .envs(&self.environment)
             .current_dir(&self.directory)
-            .stdin(Stdio::null())
+            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        if let Some(bytes) = self.stdin.clone() {
+            let mut pipe = child.stdin.take().unwrap();
+            // It may end before it has read everything.
+            std::thread::spawn(move || drop(std::io::Write::write_all(&mut pipe, &bytes)));
+        }
         let stdout = collect(child.stdout.take().unwrap());
         let stderr = collect(child.stderr.take().unwrap());
         Running { child, stdout, stderr, described: format!("{:?}", self.arguments) }
