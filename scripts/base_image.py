@@ -70,8 +70,8 @@ class Layer:
     def symlink(self, path, to, **rest):
         self.add(path, tarfile.SYMTYPE, 0o777, link=to, **rest)
 
-    def hardlink(self, path, to, **rest):
-        self.add(path, tarfile.LNKTYPE, link=to, **rest)
+    def hardlink(self, path, to, mode, **rest):
+        self.add(path, tarfile.LNKTYPE, mode, link=to, **rest)
 
     def bytes(self):
         self.tar.close()
@@ -118,7 +118,8 @@ def rich_layers():
     first.directory("srv")
     first.directory("srv/data", 0o2775, uid=1000, gid=50)
     first.file("srv/data/one", "one\n", 0o664, uid=1000, gid=50)
-    first.hardlink("srv/data/two", "srv/data/one")
+    # Unpackers differ on whether the owner and mode of a link's own entry count, so they are those of the file.
+    first.hardlink("srv/data/two", "srv/data/one", mode=0o664, uid=1000, gid=50)
     first.file("srv/doomed", "gone in the next layer\n")
     first.directory("srv/replaced")
     first.file("srv/replaced/old", "hidden by an opaque directory\n")

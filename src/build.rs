@@ -211,8 +211,11 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let sweep = place.store.sweep()?;
     let _shared = share(place)?;
     let plan = prepare(request, place)?;
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().take(crate::diagnostic::SHOWN) {
         place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.recipe.source, false));
+    }
+    if let Some(more @ 1..) = plan.warnings.len().checked_sub(crate::diagnostic::SHOWN) {
+        place.reporter.warning(format!("the recipe has {more} more warnings"));
     }
     let executor = executor(&plan, place);
     let solver = solver(&plan, &executor, request, place);

@@ -30,7 +30,7 @@ use crate::runtime::{self, Cancel};
 use crate::store::{self, LayerMeta, Origin, Store};
 
 pub use copy::select::Selection;
-use owner::Owner;
+use owner::{FileOwner, Owner};
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,12 @@ pub enum Error {
     /// A user or group is not known.
     #[error(transparent)]
     Owner(#[from] owner::Error),
+    /// A name is to own files of an image that is empty.
+    #[error("{spec:?} is a name, and an image that starts from scratch has nobody of any name: give numbers")]
+    NameInScratch {
+        /// The owner as written.
+        spec: String,
+    },
     /// The working directory could not be made.
     #[error(transparent)]
     Mkdir(#[from] stage::Error),
@@ -268,7 +274,7 @@ impl Executor<'_> {
         let from: &dyn Tree = if files.fetched.is_empty() { from } else { &joined };
         let scratch_root = Chain::scratch();
         let root = self.view(if op.link { &scratch_root } else { parent })?;
-        let owner = op.chown.as_deref().map(|spec| owner::for_files(spec, &root)).transpose()?;
+        let owner = op.chown.as_deref().map(|spec| self.file_owner(spec, &root, parent)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
@@ -279,9 +285,18 @@ impl Executor<'_> {
         let root = self.view(parent)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        let owner = if op.user.is_empty() { Owner::default() } else { owner::for_files(&op.user, &root)? };
+        let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root, parent)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
         self.publish(&tree, key, op.epoch)
+    }
+
+    fn file_owner(&self, spec: &str, root: &View, chain: &Chain) -> Result<Owner, Error> {
+        let FileOwner { owner, unknown } = owner::for_files(spec, root)?;
+        if chain.layers().is_empty() && !unknown.is_empty() {
+            return Err(Error::NameInScratch { spec: spec.to_owned() });
+        }
+        unknown.into_iter().for_each(|sentence| self.layers.reporter.warning(sentence));
+        Ok(owner)
     }
 
     /// Measures a finished layer directory and moves it into the store.

@@ -59,12 +59,6 @@ pub enum Error {
         /// The largest that would do.
         largest: u32,
     },
-    /// There is no user before the colon.
-    #[error("{spec:?} names no user before the colon")]
-    Empty {
-        /// The whole word.
-        spec: String,
-    },
     /// The file cannot be read.
     #[error("cannot read {file} of the image that is built")]
     Read {
@@ -95,32 +89,55 @@ pub fn needs_names(spec: &str) -> bool {
     [Some(user), group].into_iter().flatten().any(|part| !is_number(part))
 }
 
+/// Who files are given to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileOwner {
+    /// The ids.
+    pub owner: Owner,
+    /// What to tell the user of names that the root does not know.
+    pub unknown: Vec<String>,
+}
+
 /// Who files belong to: `--chown`, and `USER` for a `WORKDIR`. A bare number is also the group; a bare name brings its own
 /// group; an empty group counts as none given.
 ///
 /// # Errors
 /// A name that is not known, a number that is too large, or a file that cannot be read. `root` is 0 even where there is no
 /// file.
-pub fn for_files(spec: &str, root: &dyn Tree) -> Result<Owner, Error> {
+pub fn for_files(spec: &str, root: &dyn Tree) -> Result<FileOwner, Error> {
     let (user, group) = split(spec);
+    let mut unknown = Vec::new();
     let (uid, own_gid) = if is_number(user) {
         let id = number(user, u32::MAX - 1)?;
         (id, id)
-    } else if user.is_empty() {
-        return Err(Error::Empty { spec: spec.to_owned() });
     } else {
-        match read(root, PASSWD)? {
-            Some(text) => find_user(&text, user)?.ids(user)?,
-            None if user == "root" => (0, 0),
-            None => return Err(Error::NoDatabase { what: "user", name: user.to_owned(), file: PASSWD }),
+        let passwd = read(root, PASSWD)?;
+        match users(passwd.as_deref().unwrap_or_default()).find(|entry| entry.name == user && !user.is_empty()) {
+            Some(entry) => entry.ids(user)?,
+            None => {
+                unknown.extend(unknown_name("user", user, "root"));
+                (0, 0)
+            }
         }
     };
     let gid = match group {
         None => own_gid,
         Some(group) if is_number(group) => number(group, u32::MAX - 1)?,
-        Some(group) => find_group(read(root, GROUP)?.as_deref(), group)?,
+        Some(group) => match find_group(read(root, GROUP)?.as_deref(), group) {
+            Err(Error::Unknown { .. } | Error::NoDatabase { .. }) => {
+                unknown.extend(unknown_name("group", group, "the user's own group"));
+                own_gid
+            }
+            found => found?,
+        },
     };
-    Ok(Owner { uid, gid, ..Owner::default() })
+    Ok(FileOwner { owner: Owner { uid, gid, ..Owner::default() }, unknown })
+}
+
+/// What to say of a name that is not known; nothing of `root`, which everybody knows, and of no name at all.
+fn unknown_name(what: &str, name: &str, instead: &str) -> Option<String> {
+    let told = !name.is_empty() && name != "root";
+    told.then(|| format!("the image has no {what} {name:?}: files are given to {instead}, as with `docker build`"))
 }
 
 /// Who a process runs as: `USER` for a `RUN`. Empty means root. A user with an entry brings the groups that list it, unless a
@@ -290,15 +307,15 @@ mod tests {
             ("app:5", Ok((1000, 5))),
             ("12:www", Ok((12, 33))),
             ("7", Ok((7, 7))),
-            ("nobody", Err("no user \"nobody\" in /etc/passwd of the image that is built")),
-            ("app:nogroup", Err("no group \"nogroup\" in /etc/group of the image that is built")),
+            ("nobody", Ok((0, 0))),
+            ("app:nogroup", Ok((1000, 1001))),
             ("bad", Err("the entry of \"bad\" in /etc/passwd of the image that is built is malformed")),
             ("app:bad", Err("the entry of \"bad\" in /etc/group of the image that is built is malformed")),
             ("4294967295", Err("4294967295 is not an id: the largest is 4294967294")),
-            (":www", Err("\":www\" names no user before the colon")),
+            (":www", Ok((0, 33))),
         ] {
-            let owner = for_files(spec, &root).map(|owner| (owner.uid, owner.gid)).map_err(|error| error.to_string());
-            assert_eq!(owner, expected.map_err(str::to_owned), "{spec}");
+            let found = for_files(spec, &root).map(|found| (found.owner.uid, found.owner.gid));
+            assert_eq!(found.map_err(|error| error.to_string()), expected.map_err(str::to_owned), "{spec}");
         }
     }
 
@@ -329,13 +346,14 @@ mod tests {
     #[test]
     fn without_files_only_numbers_and_root_are_known() {
         let (_dir, root) = root(&[]);
-        assert_eq!(for_files("root:root", &root).unwrap(), Owner::default());
-        assert_eq!(for_files("5", &root).unwrap().gid, 5);
+        let known = FileOwner { owner: Owner::default(), unknown: Vec::new() };
+        assert_eq!(for_files("root:root", &root).unwrap(), known);
+        assert_eq!(for_files("5", &root).unwrap().owner.gid, 5);
         assert_eq!(for_process("root", &root).unwrap(), Owner::default());
         assert_eq!(for_process("5", &root).unwrap().uid, 5);
-        let error = for_files("app", &root).unwrap_err();
-        assert!(error.to_string().contains("has no /etc/passwd"), "{error}");
-        assert!(for_files("0:app", &root).is_err());
+        let FileOwner { owner, unknown } = for_files("app:staff", &root).unwrap();
+        assert_eq!(owner, Owner::default());
+        assert!(unknown[0].contains("no user \"app\"") && unknown[1].contains("no group \"staff\""), "{unknown:?}");
         assert!(for_process("app", &root).is_err());
     }
 

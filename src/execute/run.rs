@@ -96,8 +96,8 @@ fn c_string(text: &str) -> Result<CString, Error> {
 fn overlaid(op: &RunOp) -> Result<Vec<Overlaid>, Error> {
     let hosts = format!("{}127.0.0.1\t{HOSTNAME}\n", read_or_empty(Path::new("/etc/hosts"))?);
     let mut files = vec![
-        Overlaid { target: "/etc/hosts".into(), content: hosts.into(), mode: 0o644, writable: true },
-        Overlaid { target: "/etc/resolv.conf".into(), content: resolv_conf()?.into(), mode: 0o644, writable: true },
+        Overlaid { target: "/etc/hosts".into(), content: hosts.into(), mode: 0o644, writable: false },
+        Overlaid { target: "/etc/resolv.conf".into(), content: resolv_conf()?.into(), mode: 0o644, writable: false },
     ];
     files.extend(op.scripts.iter().map(|script| Overlaid {
         target: Path::new("/dev/pipes").join(&script.name),

@@ -166,7 +166,7 @@ impl StageInProgress<'_> {
             Source::Scratch => Some(self.nodes.intern(Op::Scratch, shared("FROM scratch".to_owned()))),
             Source::Image(image) => {
                 let text = format!("FROM {}", image.reference);
-                Some(self.nodes.intern(Op::Image(image.clone()), shared(text)))
+                Some(self.nodes.intern(Op::Image(*image.clone()), shared(text)))
             }
             Source::Files(name) => {
                 let op = Op::Context(ContextName::Named(name.clone()));

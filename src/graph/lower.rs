@@ -203,7 +203,7 @@ impl<'a> Lowering<'a> {
                 let config = self.bases.get(image)?;
                 check_platform(planned, image, config, findings);
                 let text = format!("FROM {}", image.reference);
-                let node = self.nodes.intern(Op::Image(image.clone()), || origin(text));
+                let node = self.nodes.intern(Op::Image(*image.clone()), || origin(text));
                 Some((StageState::from_image(node, image, config), Some(Below::Image(&config.history)), Vec::new()))
             }
             Base::Files(name) => {

@@ -23,7 +23,7 @@ pub(super) enum Base {
     /// The result of an earlier stage.
     Stage(usize),
     /// An image.
-    Image(ImageRequest),
+    Image(Box<ImageRequest>),
     /// The files of a named context.
     Files(String),
 }
@@ -38,7 +38,7 @@ pub(super) enum Source {
     /// The result of a stage.
     Stage(usize),
     /// An image.
-    Image(ImageRequest),
+    Image(Box<ImageRequest>),
     /// The files of a named context.
     Files(String),
 }
@@ -148,7 +148,10 @@ impl<'a> Stages<'a> {
         if let Some(named) = self.named(&name, &platform) {
             return Some(named);
         }
-        self.image(&name, platform, stage.base.span).map(Base::Image).map_err(|finding| findings.push(finding)).ok()
+        self.image(&name, platform, stage.base.span)
+            .map(|image| Base::Image(Box::new(image)))
+            .map_err(|finding| findings.push(finding))
+            .ok()
     }
 
     fn base_platform(&self, word: &Word, globals: &Globals, findings: &mut Vec<Diagnostic>) -> Option<Platform> {
@@ -173,11 +176,11 @@ impl<'a> Stages<'a> {
         Some(match context {
             NamedContext::Files => Base::Files(name.to_owned()),
             NamedContext::Scratch => Base::Scratch,
-            NamedContext::Image { reference, layout } => Base::Image(ImageRequest {
+            NamedContext::Image { reference, layout } => Base::Image(Box::new(ImageRequest {
                 reference: reference.clone(),
                 platform: platform.clone(),
                 layout: layout.clone(),
-            }),
+            })),
         })
     }
 
@@ -226,7 +229,9 @@ impl<'a> Stages<'a> {
             None if word.value == "scratch" => Ok(Source::Scratch),
             None => match self.named(&word.value, self.platform) {
                 Some(named) => Ok(named.into()),
-                None => self.image(&word.value, self.platform.clone(), word.span).map(Source::Image),
+                None => self
+                    .image(&word.value, self.platform.clone(), word.span)
+                    .map(|image| Source::Image(Box::new(image))),
             },
         }
     }
@@ -318,8 +323,8 @@ impl<'a> Stages<'a> {
         match self.source(Some(from)) {
             Ok(Source::Stage(source)) if source >= number => findings.push(self.too_late(number, source, from.span)),
             Ok(Source::Stage(source)) => waiting.push(source),
-            Ok(Source::Image(image)) if !bases.contains_key(&image) => {
-                needs.insert(image);
+            Ok(Source::Image(image)) if !bases.contains_key(&*image) => {
+                needs.insert(*image);
             }
             // An error in the recipe itself was reported by `check_sources`; one in a trigger is reported when the
             // trigger is lowered.
@@ -369,7 +374,7 @@ impl<'a> Stages<'a> {
                     }
                 }
                 None => {
-                    needs.insert(image.clone());
+                    needs.insert(*image.clone());
                 }
             },
         }

@@ -8,9 +8,8 @@ use crate::recipe::{Instruction, Mount, MountKind, Network, Run, Security, Step}
 
 /// Reports what in a step cannot be done yet, as far as it can be seen without expanding variables.
 pub(super) fn refuse(step: &Step, findings: &mut Vec<Diagnostic>) {
-    match &step.instruction {
-        Instruction::Run(run) => refuse_in_run(run, findings),
-        _ => {}
+    if let Instruction::Run(run) = &step.instruction {
+        refuse_in_run(run, findings);
     }
 }
 

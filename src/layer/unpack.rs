@@ -366,7 +366,13 @@ impl Unpacking {
         }
         self.replacing(entry, path, parent, name, || {
             rustix::fs::linkat(&above, target_name, parent, name, AtFlags::empty())
-        })
+        })?;
+        // A link's own header counts, and for all names of the file: so it does where containers run.
+        let is_symlink = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        if is_symlink || self.has_metadata(entry, &stat) {
+            return Ok(());
+        }
+        self.closed_metadata(entry, parent, name)
     }
 
     fn node(

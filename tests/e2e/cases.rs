@@ -25,6 +25,10 @@ struct Case {
     /// The rule, in one sentence, and where it is written down if that is not the Dockerfile reference.
     #[allow(dead_code, reason = "for readers of the case")]
     about: String,
+    /// Why the case stands although the BuildKit that `scripts/agree` asks does otherwise.
+    #[serde(default)]
+    #[allow(dead_code, reason = "for readers of the case, and for `scripts/agree`")]
+    oracle: Option<String>,
     /// What else the user who builds must be able to do.
     #[serde(default)]
     needs: Needs,
@@ -111,10 +115,12 @@ struct ContextFile {
     link: Option<String>,
     /// The file of the context that this is a hard link to.
     hardlink: Option<String>,
-    /// Entries of an archive: path (a directory ends in `/`) to content.
-    tar: Option<BTreeMap<String, String>>,
+    /// Entries of an archive, by path; that of a directory ends in `/`.
+    tar: Option<BTreeMap<String, ArchiveEntry>>,
     /// How the archive is compressed: none, gzip, bzip2, xz or zstd.
     compression: Option<String>,
+    /// How many bytes of the archive are kept.
+    cut: Option<usize>,
     /// An empty directory.
     #[serde(default)]
     dir: bool,
@@ -126,6 +132,32 @@ struct ContextFile {
     xattrs: BTreeMap<String, String>,
     /// Seconds since 1970.
     mtime: Option<i64>,
+}
+
+/// An entry of an archive: the content of a file, or more about it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ArchiveEntry {
+    Content(String),
+    Detailed(ArchiveMember),
+}
+
+/// An entry of an archive that is not a plain file.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ArchiveMember {
+    /// The content of a file.
+    content: String,
+    /// Where a symbolic link points.
+    link: Option<String>,
+    /// The entry that this is a hard link to.
+    hardlink: Option<String>,
+    /// Octal permission bits; 0640 for files, 0750 for directories.
+    mode: Option<String>,
+    /// Owner; 7 where it is not said.
+    uid: Option<u64>,
+    /// Group; 8 where it is not said.
+    gid: Option<u64>,
 }
 
 /// What must be at a path. Absent fields are not looked at.
@@ -157,8 +189,9 @@ macro_rules! groups {
 }
 
 groups! {
-    add, arg, cmd, config, copy, copy_from, copy_ownership, dockerignore, entrypoint, env, errors, from, history, onbuild,
-    run, shell, syntax, user, workdir,
+    add, arg, cmd, config, copy, copy_destination, copy_exclude, copy_from, copy_link, copy_ownership, copy_parents,
+    copy_source, dockerignore, entrypoint, env, errors, from, heredoc, history, mount, onbuild, run, shell, syntax, user,
+    workdir,
 }
 
 #[test]
@@ -304,7 +337,9 @@ fn make_file(context: &Path, path: &str, file: &ContextFile) {
     } else if file.fifo {
         registry::run(std::process::Command::new("mkfifo").arg(&target));
     } else if let Some(entries) = &file.tar {
-        fs::write(&target, archive(entries, file.compression.as_deref().unwrap_or("none"))).unwrap();
+        let mut bytes = archive(entries, file.compression.as_deref().unwrap_or("none"));
+        bytes.truncate(file.cut.unwrap_or(bytes.len()));
+        fs::write(&target, bytes).unwrap();
     } else if let Some(content) = &file.content {
         fs::write(&target, content).unwrap();
     }
@@ -317,19 +352,15 @@ fn make_file(context: &Path, path: &str, file: &ContextFile) {
     }
 }
 
-/// An archive with these entries, owned by 7:8.
-fn archive(entries: &BTreeMap<String, String>, compression: &str) -> Vec<u8> {
+/// An archive with these entries.
+fn archive(entries: &BTreeMap<String, ArchiveEntry>, compression: &str) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
-    for (path, content) in entries {
-        let mut header = tar::Header::new_gnu();
-        let is_directory = path.ends_with('/');
-        header.set_entry_type(if is_directory { tar::EntryType::Directory } else { tar::EntryType::Regular });
-        header.set_mode(if is_directory { 0o750 } else { 0o640 });
-        header.set_uid(7);
-        header.set_gid(8);
-        header.set_mtime(1_600_000_000);
-        header.set_size(content.len() as u64);
-        builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+    for (path, entry) in entries {
+        let member = match entry {
+            ArchiveEntry::Content(content) => ArchiveMember { content: content.clone(), ..ArchiveMember::default() },
+            ArchiveEntry::Detailed(member) => member.clone(),
+        };
+        builder.append(&member_header(path, &member), member.content.as_bytes()).unwrap();
     }
     let tar = builder.into_inner().unwrap();
     match compression {
@@ -352,6 +383,29 @@ fn archive(entries: &BTreeMap<String, String>, compression: &str) -> Vec<u8> {
         "zstd" => zstd::encode_all(tar.as_slice(), 3).unwrap(),
         other => panic!("unknown compression {other}"),
     }
+}
+
+/// The header of an entry, whose path may be one that a careful writer refuses: absolute, or with `..`.
+fn member_header(path: &str, member: &ArchiveMember) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    let (kind, mode) = match (&member.link, &member.hardlink) {
+        (Some(_), _) => (tar::EntryType::Symlink, 0o777),
+        (None, Some(_)) => (tar::EntryType::Link, 0o640),
+        (None, None) if path.ends_with('/') => (tar::EntryType::Directory, 0o750),
+        (None, None) => (tar::EntryType::Regular, 0o640),
+    };
+    header.set_entry_type(kind);
+    header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+    if let Some(target) = member.link.as_ref().or(member.hardlink.as_ref()) {
+        header.set_link_name_literal(target).unwrap();
+    }
+    header.set_mode(member.mode.as_deref().map_or(mode, octal));
+    header.set_uid(member.uid.unwrap_or(7));
+    header.set_gid(member.gid.unwrap_or(8));
+    header.set_mtime(1_600_000_000);
+    header.set_size(member.content.len() as u64);
+    header.set_cksum();
+    header
 }
 
 fn octal(text: &str) -> u32 {

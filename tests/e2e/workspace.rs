@@ -150,6 +150,7 @@ impl Workspace {
             arguments: arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect(),
             environment,
             stdin: None,
+            memory: None,
         }
     }
 
@@ -226,12 +227,19 @@ pub(crate) struct Strata {
     arguments: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
     stdin: Option<Vec<u8>>,
+    memory: Option<u64>,
 }
 
 impl Strata {
     /// Gives it something to read on standard input.
     pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Limits its address space to so many bytes.
+    pub(crate) fn limited_to(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
         self
     }
 
@@ -249,7 +257,14 @@ impl Strata {
     /// Starts it.
     pub(crate) fn start(&self) -> Running {
         let mut command = match &self.who {
-            Who::Caller => Command::new(&self.binary),
+            Who::Caller => match self.memory {
+                Some(bytes) => {
+                    let mut command = Command::new("prlimit");
+                    command.arg(format!("--as={bytes}")).arg("--").arg(&self.binary);
+                    command
+                }
+                None => Command::new(&self.binary),
+            },
             Who::User { name, uid, gid } => {
                 let mut command = Command::new("setpriv");
                 command.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--init-groups", "--"]);

@@ -56,6 +56,11 @@ impl Unpacking {
         rustix::fs::utimensat(parent, name, &timestamps(entry.mtime), nofollow).map_err(|error| entry.failed(error))
     }
 
+    /// Whether an inode has an entry's owner and mode already. Setting them again would take its capabilities away.
+    pub(super) fn has_metadata(&self, entry: &ArchiveEntry, stat: &rustix::fs::Stat) -> bool {
+        (stat.st_uid, stat.st_gid) == self.owner(entry) && stat.st_mode & 0o7777 == entry.mode
+    }
+
     fn owner(&self, entry: &ArchiveEntry) -> (u32, u32) {
         match self.owners {
             Owners::Kept => (entry.uid, entry.gid),

@@ -1,4 +1,5 @@
 mod corpus;
+mod second_opinions;
 
 use std::time::Duration;
 

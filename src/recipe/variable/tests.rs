@@ -250,6 +250,22 @@ fn deep_nesting_and_long_words_are_no_problem() {
     assert!(expand(&"\"${u:-".repeat(depth), '\\', &|_| None).is_err());
 }
 
+#[test]
+fn no_word_takes_all_the_memory() {
+    let value = "v".repeat(1 << 16);
+    let given = |_: &str| Some(value.clone());
+    let fits = "$a".repeat(LIMIT >> 16);
+    assert_eq!(expand(&fits, '\\', &given).map(|text| text.len()), Ok(LIMIT));
+    for word in [
+        format!("{fits}$a"),
+        "${a//?/$a}".to_owned(),
+        "${a//v/x$0$0$0$0$0$0$0$0$0$a}".to_owned(),
+        "${a+".repeat(1_000) + &"}".repeat(1_000),
+    ] {
+        assert_eq!(expand(&word, '\\', &given), Err(Error::TooLong), "{word:.40}");
+    }
+}
+
 /// A slow but obvious matcher: every way to match the pattern at the start of the value, by length.
 fn lengths(pattern: &[char], value: &[char]) -> Vec<usize> {
     match pattern.split_first() {
