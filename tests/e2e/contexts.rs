@@ -282,7 +282,7 @@ fn add_checks_what_it_fetches() {
     let (right, wrong) = (layout::sha256(b"content\n"), "5".repeat(64));
     let right = right.trim_start_matches("sha256:");
     let recipe = |sum: &str| {
-        workspace.dockerfile(&format!("FROM scratch\nADD --checksum=sha256:{sum} {} /\n", server.url("/files/a")))
+        workspace.dockerfile(&format!("FROM scratch\nADD --checksum=sha256:{sum} {} /\n", server.url("/files/a")));
     };
     recipe(&wrong);
     fails(&workspace, &[], 1, &[&wrong, right, "Dockerfile:2"]);

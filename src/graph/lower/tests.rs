@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::diagnostic::SourceFile;
-use crate::graph::named::NamedContexts;
+use crate::graph::named::{NamedContext, NamedContexts};
 use crate::graph::{CopyOp, CopySource, Graph, MkdirOp, RunOp};
 use crate::recipe::Network;
 use crate::recipe::dockerfile;
