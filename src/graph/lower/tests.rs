@@ -699,7 +699,7 @@ fn doubtful_things_are_warned_of() {
         ("FROM scratch\nCOPY <<'F' /x\n$y\nF", &[], &[]),
         ("ARG V=1\nFROM alpine:1$W", &[], &[("alpine:1$W", "`$W`, which no `ARG`")]),
         ("ARG V\nFROM alpine:1$V", &[], &[]),
-        ("FROM --platform=linux/arm64 alpine", &[], &[("alpine", "is for linux/amd64, but linux/arm64")]),
+        ("FROM --platform=linux/arm64 alpine AS arm64", &[], &[("alpine", "is for linux/amd64, but linux/arm64")]),
         ("FROM scratch\nEXPOSE 1/TCP", &[], &[("1/TCP", "lower case")]),
         ("FROM scratch\nEXPOSE 1:2", &[], &[("1:2", "names an address or port of the host")]),
         ("FROM scratch\nARG VERSION", &[("VERSOIN", "1")], &[("", "`--build-arg VERSOIN` has no effect")]),
