@@ -61,6 +61,23 @@ pub struct Request {
     pub allow: Allowed,
 }
 
+impl Request {
+    /// What somebody asks for who says nothing: the last stage, for the platform that builds it.
+    pub fn plain(platform: Platform) -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            platform: platform.clone(),
+            platform_given: false,
+            build_platform: platform,
+            source_date_epoch: None,
+            every_stage: false,
+            contexts: named::NamedContexts::default(),
+            allow: Allowed::default(),
+        }
+    }
+}
+
 /// What a `RUN` may have that reaches beyond its sandbox: only what the user grants on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allowed {
