@@ -38,7 +38,10 @@ pub enum Shown {
 
 /// Files of contexts, copied for the steps of one build that mount them.
 #[derive(Debug, Default)]
-pub struct Staged(Mutex<BTreeMap<ContentId, Arc<Mutex<Option<Arc<StagedFiles>>>>>>);
+pub struct Staged(Mutex<BTreeMap<ContentId, StagedOnce>>);
+
+/// Locked while the files are copied, so that two steps at once copy them once.
+type StagedOnce = Arc<Mutex<Option<Arc<StagedFiles>>>>;
 
 /// One selection of files, copied.
 #[derive(Debug)]

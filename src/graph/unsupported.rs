@@ -8,9 +8,8 @@ use crate::recipe::{Add, Instruction, Step};
 
 /// Reports what in a step cannot be done yet, as far as it can be seen without expanding variables.
 pub(super) fn refuse(step: &Step, findings: &mut Vec<Diagnostic>) {
-    match &step.instruction {
-        Instruction::Add(add) => refuse_in_add(add, step.span, findings),
-        _ => {}
+    if let Instruction::Add(add) = &step.instruction {
+        refuse_in_add(add, step.span, findings);
     }
 }
 
