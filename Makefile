@@ -1,7 +1,7 @@
 # The tasks of a developer. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench clean
+.PHONY: help setup build demo test check bench fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,9 @@ bench: setup ## measure the parts, then whole builds against the other builders 
 	cargo bench
 	@scripts/build-release
 	@benches/compare.sh
+
+fuzz: ## fuzz what reads recipes, ignore files, layers and records, each for FUZZ_SECONDS (60)
+	@scripts/fuzz
 
 clean: ## remove what cargo built, and the cached base images
 	cargo clean

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use strata::runtime::{Cancel, Identity, Network, Overlaid, Plan, Security, run, userns};
+use strata::runtime::{Cancel, Identity, Network, Overlaid, Plan, run, userns};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -34,9 +34,9 @@ fn plan(base: &Path, scratch: &Path, network: Network) -> Plan {
         identity: Identity::default(),
         hostname: "sandbox".to_owned(),
         overlaid: vec![file("/etc/hosts"), file("/etc/resolv.conf"), file("/etc/hostname")],
-        mounts: Vec::new(),
         network,
-        security: Security::Sandbox,
+        mounts: Vec::new(),
+        security: strata::runtime::Security::Sandbox,
     }
 }
 

@@ -3,16 +3,22 @@
 //! Read this first. Each line of [`build`] is a call into one part, in the order data flows: recipe, context, base
 //! images, graph, schedule, image, export. [`plan`] is the same up to the graph and only asks what is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod contexts;
+
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::contexts::{Arrivals, ContextSource, RecipeSource};
 use crate::base::{self, BaseImage, Bases, layers::Layers};
-use crate::context::{self, Context};
-use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span};
-use crate::digest::{ContentId, Digest};
+use crate::check;
+use crate::context;
+use crate::context::opened::Opened;
+use crate::diagnostic::{Diagnostic, Severity, SourceFile, Span, nearest};
+use crate::digest::Digest;
 use crate::execute::Executor;
 use crate::execute::agent::Agents;
 use crate::execute::mount::Staged;
@@ -23,14 +29,15 @@ use crate::export::{
 };
 use crate::graph::explain::Status;
 use crate::graph::lower::{Lowered, lower};
-use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId, Op};
+use crate::graph::outline::{self, Outline};
+use crate::graph::{self, ContextName, Graph, ImageRequest, NodeId};
 use crate::image::assemble::{Base, Built as BuiltLayer, Image, assemble};
 use crate::image::manifest::Descriptor;
 use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
 use crate::progress::Reporter;
 use crate::recipe::reference::Reference;
-use crate::recipe::{Recipe, dockerfile};
+use crate::recipe::{Checks, Network, Recipe, dockerfile};
 use crate::registry::Client;
 use crate::runtime::Cancel;
 use crate::schedule::{self, solve};
@@ -39,10 +46,12 @@ use crate::store::{self, Store};
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The directory whose files `COPY` and `ADD` read.
-    pub context: PathBuf,
-    /// The recipe; `Dockerfile` in the context where absent.
-    pub recipe: Option<PathBuf>,
+    /// Where the files that `COPY` and `ADD` read come from.
+    pub context: ContextSource,
+    /// Where the files of named contexts come from, by the names that [`graph::Request::contexts`] knows.
+    pub contexts: BTreeMap<String, ContextSource>,
+    /// Where the recipe comes from.
+    pub recipe: RecipeSource,
     /// Target, arguments and platforms.
     pub graph: graph::Request,
     /// Names the image gets in the local store.
@@ -53,6 +62,16 @@ pub struct Request {
     pub use_cache: bool,
     /// Whether names of base images are looked up anew.
     pub pull: bool,
+    /// Stages, by name in any case, for which results of earlier builds do not count.
+    pub fresh_stages: Vec<String>,
+    /// The network of steps that do not ask for one.
+    pub network: Network,
+    /// Names that steps can resolve besides those the machine knows; never part of a key.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Labels of the image, over those of the recipe.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the image's manifest, over our own.
+    pub annotations: BTreeMap<String, String>,
     /// Secrets that steps may mount.
     pub secrets: Secrets,
     /// SSH agents that steps may use.
@@ -83,20 +102,23 @@ pub struct Workplace {
 pub struct Built {
     /// The digest of the image's configuration.
     pub image_id: Digest,
-    /// The digest of the manifest in the local store.
-    pub digest: Digest,
+    /// The manifest in the local store.
+    pub descriptor: Descriptor,
     /// The names the image got.
     pub names: Vec<Reference>,
-    /// Where else it went, with the digest of the manifest there.
-    pub exported: Vec<(Destination, Digest)>,
+    /// Where else it went, with the manifest there.
+    pub exported: Vec<(Destination, Descriptor)>,
 }
+
+/// The build argument that stands in for a recipe's `# check=`.
+const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The recipe cannot be read.
-    #[error("the recipe {path} cannot be read: {source}")]
+    #[error("the recipe {path} cannot be read")]
     ReadRecipe {
         /// Where it was looked for.
         path: PathBuf,
@@ -106,9 +128,26 @@ pub enum Error {
     /// The recipe is wrong.
     #[error("{} has errors", .0.source.name)]
     Recipe(Box<Findings>),
+    /// The recipe asks that some warnings fail the build, and there are such.
+    #[error("the recipe asks with `# check=error=true` that warnings fail the build: {}", .rules.join(", "))]
+    Violations {
+        /// The rules broken.
+        rules: Vec<&'static str>,
+    },
+    /// `BUILDKIT_DOCKERFILE_CHECK` cannot be read.
+    #[error("--build-arg {CHECK_ARGUMENT}={value:?}: {reason}")]
+    CheckArgument {
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The context cannot be used.
     #[error(transparent)]
     Context(#[from] context::Error),
+    /// A context or the recipe cannot be had.
+    #[error(transparent)]
+    Contexts(#[from] contexts::Error),
     /// A base image cannot be used.
     #[error("base image {reference} cannot be used")]
     Base {
@@ -154,7 +193,14 @@ impl Error {
             Self::Step { source, .. } => source.is_environment(),
             Self::Blobs(error) => error.is_environment(),
             Self::Store(_) | Self::Layout(_) => true,
-            Self::ReadRecipe { .. } | Self::Recipe(_) | Self::Context(_) | Self::Cancelled | Self::Document(_) => false,
+            Self::ReadRecipe { .. }
+            | Self::Recipe(_)
+            | Self::Violations { .. }
+            | Self::CheckArgument { .. }
+            | Self::Context(_)
+            | Self::Contexts(_)
+            | Self::Cancelled
+            | Self::Document(_) => false,
         };
         by_part || is_full_disk(self)
     }
@@ -184,10 +230,12 @@ pub struct Plan {
     pub recipe: Recipe,
     /// The graph.
     pub graph: Graph,
-    /// Warnings of parser and graph.
+    /// Warnings, those that the recipe skips left out.
     pub warnings: Vec<Diagnostic>,
     bases: Bases,
-    contexts: BTreeMap<ContextName, Context>,
+    contexts: BTreeMap<ContextName, Opened>,
+    /// Directories that contexts were brought into.
+    _arrivals: Arrivals,
 }
 
 /// Builds an image.
@@ -198,8 +246,15 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let sweep = place.store.sweep()?;
     let _shared = share(place)?;
     let plan = prepare(request, place)?;
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().take(crate::diagnostic::SHOWN) {
         place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.recipe.source, false));
+    }
+    if let Some(more @ 1..) = plan.warnings.len().checked_sub(crate::diagnostic::SHOWN) {
+        place.reporter.warning(format!("the recipe has {more} more warnings"));
+    }
+    let rules = check::violations(&plan.recipe.checks, &plan.warnings);
+    if !rules.is_empty() {
+        return Err(Error::Violations { rules });
     }
     let executor = executor(&plan, request, place);
     let solver = solver(&plan, &executor, request, place);
@@ -219,7 +274,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     }
     Ok(Built {
         image_id: image.config.descriptor.digest,
-        digest: image.manifest.descriptor.digest,
+        descriptor: image.manifest.descriptor,
         names: request.names.clone(),
         exported,
     })
@@ -234,6 +289,63 @@ pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>),
     let executor = executor(&plan, request, place);
     let status = solver(&plan, &executor, request, place).status();
     Ok((plan, status))
+}
+
+/// What the request's target takes, with the recipe. Looks up nothing.
+///
+/// # Errors
+/// If the recipe cannot be read, or has mistakes.
+pub fn outline(request: &Request, place: &Workplace) -> Result<(Recipe, Outline), Error> {
+    let source = request.read_recipe(&Arrivals::default().main(request, place)?)?;
+    let (recipe, _) = parse(&source)?;
+    let outline = outline::outline(&recipe, &request.graph)
+        .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source, diagnostics })))?;
+    Ok((recipe, outline))
+}
+
+/// What a check came to.
+#[derive(Debug)]
+pub struct Checked {
+    /// The recipe and every finding, errors included.
+    pub findings: Findings,
+    /// Why not everything could be checked; errors in the recipe itself are among the findings.
+    pub failure: Option<Error>,
+}
+
+/// Checks a recipe: all of it, unless the request names a target. Looks up base images, fetches no layer, runs nothing.
+///
+/// # Errors
+/// If there is no recipe to check. What goes wrong later is part of the result.
+pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
+    let graph = graph::Request { every_stage: true, ..request.graph.clone() };
+    let request = &Request { graph, ..request.clone() };
+    let mut arrivals = Arrivals::default();
+    let main = arrivals.main(request, place)?;
+    let source = request.read_recipe(&main)?;
+    let (mut recipe, mut reported) = dockerfile::parse(&source);
+    override_checks(&mut recipe, request)?;
+    let readable = !reported.iter().any(Diagnostic::is_error);
+    let made = readable.then(|| {
+        let (graph, _, warnings) = resolve(&recipe, request, place)?;
+        let contexts = arrivals.open_used(&graph, main, request, place)?;
+        Ok((graph, contexts, warnings))
+    });
+    let (made, failure) = match made {
+        None => (None, None),
+        Some(Ok((graph, contexts, warnings))) => {
+            reported.extend(warnings);
+            (Some((graph, contexts)), None)
+        }
+        Some(Err(Error::Recipe(findings))) => {
+            reported.extend(findings.diagnostics);
+            (None, None)
+        }
+        Some(Err(other)) => (None, Some(other)),
+    };
+    let ignore = made.as_ref().and_then(|(_, contexts)| contexts.get(&ContextName::Main)).and_then(Opened::ignore);
+    let subject = check::Subject { recipe: &recipe, graph: made.as_ref().map(|(graph, _)| graph), ignore };
+    let diagnostics = check::findings(&subject, reported, check::Purpose::Check);
+    Ok(Checked { findings: Findings { source, diagnostics }, failure })
 }
 
 /// Keeps collections away while a build reads and writes the store.
@@ -259,37 +371,64 @@ fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> E
         secrets: &request.secrets,
         agents: &request.agents,
         staged: Staged::default(),
+        hosts: &request.hosts,
     }
 }
 
 fn solver<'a>(
     plan: &'a Plan,
     executor: &'a Executor<'a>,
-    request: &Request,
+    request: &'a Request,
     place: &'a Workplace,
 ) -> solve::Solver<'a> {
     let Workplace { store, reporter, .. } = place;
-    solve::Solver { graph: &plan.graph, executor, store, reporter, use_cache: request.use_cache }
+    solve::Solver {
+        graph: &plan.graph,
+        executor,
+        store,
+        reporter,
+        use_cache: request.use_cache,
+        fresh: &request.fresh_stages,
+    }
 }
 
 /// Recipe and base images → graph and contexts.
 fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
-    let recipe_path = request.recipe.clone().unwrap_or_else(|| request.context.join("Dockerfile"));
-    let source = read_recipe(&recipe_path, request)?;
-    let (recipe, mut warnings) = parse(&source)?;
-    let (graph, bases, more) = resolve(&recipe, request, place)?;
-    warnings.extend(more);
-    let contexts = open_contexts(&graph, request, &recipe_path, place)?;
-    Ok(Plan { recipe, graph, warnings, bases, contexts })
+    let mut arrivals = Arrivals::default();
+    let main = arrivals.main(request, place)?;
+    let source = request.read_recipe(&main)?;
+    let (mut recipe, mut reported) = parse(&source)?;
+    override_checks(&mut recipe, request)?;
+    let (mut graph, bases, more) = resolve(&recipe, request, place)?;
+    reported.extend(more);
+    graph.config.config.labels.extend(request.labels.clone());
+    graph.set_network(request.network);
+    warn_of_unknown_stages(&recipe, request, place);
+    let contexts = arrivals.open_used(&graph, main, request, place)?;
+    let ignore = contexts.get(&ContextName::Main).and_then(Opened::ignore);
+    let subject = check::Subject { recipe: &recipe, graph: Some(&graph), ignore };
+    let warnings = check::findings(&subject, reported, check::Purpose::Build);
+    Ok(Plan { recipe, graph, warnings, bases, contexts, _arrivals: arrivals })
 }
 
-fn read_recipe(path: &Path, request: &Request) -> Result<SourceFile, Error> {
-    let failed = |source| Error::ReadRecipe { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(failed)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
-    let name = if request.recipe.is_some() { path.to_string_lossy().into_owned() } else { "Dockerfile".to_owned() };
-    Ok(SourceFile { name: name.into(), text: text.into() })
+/// Says of every name in `--no-cache-filter` that no stage has it; Docker ignores such names.
+fn warn_of_unknown_stages(recipe: &Recipe, request: &Request, place: &Workplace) {
+    let names = || recipe.stages.iter().filter_map(|stage| Some(stage.name.as_ref()?.value.as_str()));
+    for wanted in &request.fresh_stages {
+        if !names().any(|name| name.eq_ignore_ascii_case(wanted)) {
+            let nearest = nearest(wanted, names()).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            place.reporter.warning(format!("--no-cache-filter {wanted} names no stage of the recipe{nearest}"));
+        }
+    }
+}
+
+/// Lets the build argument say what the recipe's `# check=` would; comments above single instructions stay.
+fn override_checks(recipe: &mut Recipe, request: &Request) -> Result<(), Error> {
+    let Some(value) = request.graph.build_args.get(CHECK_ARGUMENT) else { return Ok(()) };
+    let checks = dockerfile::read_checks(value)
+        .map_err(|reason| Error::CheckArgument { value: value.clone(), reason: reason.message })?;
+    recipe.checks = Checks { local: std::mem::take(&mut recipe.checks.local), ..checks };
+    Ok(())
 }
 
 fn parse(source: &SourceFile) -> Result<(Recipe, Vec<Diagnostic>), Error> {
@@ -328,28 +467,6 @@ fn resolve(recipe: &Recipe, request: &Request, place: &Workplace) -> Result<(Gra
             bases.insert(image, resolved);
         }
     }
-}
-
-fn open_contexts(
-    graph: &Graph,
-    request: &Request,
-    recipe_path: &Path,
-    place: &Workplace,
-) -> Result<BTreeMap<ContextName, Context>, Error> {
-    let used = graph.nodes.iter().filter_map(|node| match &node.op {
-        Op::Context(name) => Some(name.clone()),
-        _ => None,
-    });
-    let mut contexts = BTreeMap::new();
-    for name in used.collect::<BTreeSet<_>>() {
-        let ignore = context::ignore_patterns(&request.context, Some(recipe_path))?;
-        let place_of_index = ContentId::from(blake3::hash(
-            std::path::absolute(&request.context).unwrap_or_default().as_os_str().as_encoded_bytes(),
-        ));
-        let index = place.store.context_index_path(&place_of_index);
-        contexts.insert(name, Context::open(&request.context, ignore, Some(index))?);
-    }
-    Ok(contexts)
 }
 
 fn base_failed(recipe: &Recipe, reference: &Reference, source: base::Error) -> Error {
@@ -399,7 +516,7 @@ struct Finish<'a> {
 
 impl Finish<'_> {
     /// Writes every output, then the names in the local store, which make the image visible, last.
-    fn outputs(&self) -> Result<(Image, Vec<(Destination, Digest)>), Error> {
+    fn outputs(&self) -> Result<(Image, Vec<(Destination, Descriptor)>), Error> {
         let store = &self.place.store;
         let mut exported = Vec::new();
         for output in &self.request.outputs {
@@ -414,7 +531,7 @@ impl Finish<'_> {
         Ok((image, exported))
     }
 
-    fn export(&self, output: &Output) -> Result<Digest, Error> {
+    fn export(&self, output: &Output) -> Result<Descriptor, Error> {
         let (layers, reporter) = (&self.executor.layers, &self.place.reporter);
         let image = self.assemble(|layer| blobs::compressed(layers, reporter, layer, output.compression))?;
         self.put_documents(&image)?;
@@ -430,7 +547,7 @@ impl Finish<'_> {
             Destination::Directory(path) => layout::directory(&content, path)?,
             Destination::Stdout => layout::stream(&content, io::stdout().lock())?,
         }
-        Ok(image.manifest.descriptor.digest)
+        Ok(image.manifest.descriptor)
     }
 
     fn base(&self) -> Option<&BaseImage> {
@@ -460,13 +577,14 @@ impl Finish<'_> {
         }
         let base = self.base();
         let named = graph.base.as_ref().zip(base).map(|(request, image)| Base {
-            name: &request.reference,
+            name: request.layout.is_none().then_some(&request.reference),
             digest: image.digest,
             layers: &image.manifest.layers,
         });
         let diff_ids = base.map_or(&[][..], |image| &image.config.rootfs.diff_ids);
         let scratch_time = rfc3339(self.executor.epoch.unwrap_or(0));
-        Ok(assemble(&graph.config, graph.base_history, named.as_ref(), diff_ids, &built, &scratch_time)?)
+        let annotations = &self.request.annotations;
+        Ok(assemble(&graph.config, graph.base_history, named.as_ref(), diff_ids, &built, annotations, &scratch_time)?)
     }
 
     fn put_documents(&self, image: &Image) -> Result<(), Error> {

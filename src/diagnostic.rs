@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use self::nearest::nearest;
-pub use self::render::{line_column, render};
+pub use self::render::{SHOWN, line_column, render};
 
 /// A text the user wrote, with the name it is shown by.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -35,6 +35,8 @@ pub mod layer;
 
 pub mod context;
 
+pub mod check;
+
 pub mod base;
 
 pub mod cache;

@@ -21,6 +21,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("registry", &["digest", "recipe", "image", "settings"]),
     ("layer", &["digest"]),
     ("context", &["digest", "layer"]),
+    ("check", &["diagnostic", "recipe", "graph", "context"]),
     ("runtime", &[]),
     ("base", &["digest", "progress", "recipe", "image", "graph", "store", "registry", "layer", "runtime"]),
     ("cache", &["digest", "recipe", "image", "graph", "store"]),
@@ -30,6 +31,7 @@ const RULE: &[(&str, &[&str])] = &[
     (
         "build",
         &[
+            "check",
             "digest",
             "diagnostic",
             "progress",
@@ -50,6 +52,7 @@ const RULE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "check",
             "digest",
             "diagnostic",
             "progress",

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use crate::base::Bases;
+use crate::base::{BaseBlob, Bases, layout};
 use crate::digest::DiffId;
 use crate::image::chain::Chain;
 use crate::image::manifest::Descriptor;
@@ -33,6 +33,14 @@ pub enum Error {
         reference: Box<Reference>,
         /// Why.
         source: registry::Error,
+    },
+    /// The OCI layout did not give the blob.
+    #[error("a layer of {} cannot be read", reference.familiar())]
+    Layout {
+        /// The image the layer belongs to.
+        reference: Box<Reference>,
+        /// Why.
+        source: layout::Error,
     },
     /// The store could not be used.
     #[error(transparent)]
@@ -76,9 +84,10 @@ impl Error {
     /// The base image that is the cause, if one is.
     pub fn reference(&self) -> Option<&Reference> {
         match self {
-            Self::Registry { reference, .. } | Self::Unpack { reference, .. } | Self::WrongDiffId { reference, .. } => {
-                Some(reference)
-            }
+            Self::Registry { reference, .. }
+            | Self::Layout { reference, .. }
+            | Self::Unpack { reference, .. }
+            | Self::WrongDiffId { reference, .. } => Some(reference),
             Self::Lost { .. } | Self::Store(_) | Self::Read { .. } | Self::Cancelled => None,
         }
     }
@@ -88,7 +97,11 @@ impl Error {
         match self {
             Self::Registry { source, .. } => source.is_about_the_network(),
             Self::Store(_) | Self::Read { .. } => true,
-            Self::Lost { .. } | Self::Unpack { .. } | Self::WrongDiffId { .. } | Self::Cancelled => false,
+            Self::Lost { .. }
+            | Self::Layout { .. }
+            | Self::Unpack { .. }
+            | Self::WrongDiffId { .. }
+            | Self::Cancelled => false,
         }
     }
 }
@@ -159,15 +172,12 @@ impl Layers<'_> {
     /// # Errors
     /// See [`Error`].
     pub fn blob(&self, layer: &DiffId) -> Result<Descriptor, Error> {
-        let (reference, blob) = self.bases.blob(layer).ok_or(Error::Lost { layer: *layer })?;
+        let home = self.bases.blob(layer).ok_or(Error::Lost { layer: *layer })?;
+        let BaseBlob { reference, descriptor: blob, .. } = home;
         if self.store.blob_path(&blob.digest).is_none() {
             let task = self.reporter.start(&fetch_title(reference, blob));
             let fetched = self.lock(&format!("blob-{}", blob.digest.hex()), &task).and_then(|_lock| {
-                if self.store.blob_path(&blob.digest).is_some() {
-                    Ok(())
-                } else {
-                    self.download(reference, blob, &task, None)
-                }
+                if self.store.blob_path(&blob.digest).is_some() { Ok(()) } else { self.download(home, &task, None) }
             });
             task.finish(fetched.as_ref().err().map(ToString::to_string));
             fetched?;
@@ -176,20 +186,15 @@ impl Layers<'_> {
     }
 
     fn fetch(&self, layer: DiffId) -> Result<StoredLayer, Error> {
-        let (reference, blob) = self.bases.blob(&layer).ok_or(Error::Lost { layer })?;
-        let task = self.reporter.start(&fetch_title(reference, blob));
-        let fetched = self.fetch_locked(layer, reference, blob, &task);
+        let home = self.bases.blob(&layer).ok_or(Error::Lost { layer })?;
+        let task = self.reporter.start(&fetch_title(&home.reference, &home.descriptor));
+        let fetched = self.fetch_locked(layer, home, &task);
         task.finish(fetched.as_ref().err().map(ToString::to_string));
         fetched
     }
 
-    fn fetch_locked(
-        &self,
-        layer: DiffId,
-        reference: &Reference,
-        blob: &Descriptor,
-        task: &Task<'_>,
-    ) -> Result<StoredLayer, Error> {
+    fn fetch_locked(&self, layer: DiffId, home: &BaseBlob, task: &Task<'_>) -> Result<StoredLayer, Error> {
+        let BaseBlob { reference, descriptor: blob, .. } = home;
         let _lock = self.lock(&format!("blob-{}", blob.digest.hex()), task)?;
         if let Some(stored) = self.store.layer(&layer)? {
             return Ok(stored);
@@ -206,7 +211,7 @@ impl Layers<'_> {
                 std::thread::scope(|scope| {
                     let unpacking =
                         scope.spawn(|| unpack_blob(Incoming::new(receiver), &tree, self.xattr, self.owners));
-                    self.download(reference, blob, task, Some(sender))?;
+                    self.download(home, task, Some(sender))?;
                     unpacking.join().map_err(|_| Error::Cancelled)
                 })?
             }
@@ -242,20 +247,23 @@ impl Layers<'_> {
     }
 
     /// Fetches a blob into the store, and hands a copy of its bytes to whoever unpacks them.
-    fn download(
-        &self,
-        reference: &Reference,
-        blob: &Descriptor,
-        task: &Task<'_>,
-        copy: Option<SyncSender<Vec<u8>>>,
-    ) -> Result<(), Error> {
+    fn download(&self, home: &BaseBlob, task: &Task<'_>, copy: Option<SyncSender<Vec<u8>>>) -> Result<(), Error> {
+        let BaseBlob { reference, descriptor: blob, layout } = home;
+        let boxed = || Box::new(reference.clone());
         let mut sink = Tee { writer: self.store.blob_writer()?, copy, cancel: self.cancel };
         let progress = |done: u64| task.transferred(done, Some(blob.size));
-        let fetched = self.client.fetch_blob(reference, blob, &mut sink, &progress);
+        let fetched = match layout {
+            None => self
+                .client
+                .fetch_blob(reference, blob, &mut sink, &progress)
+                .map_err(|source| Error::Registry { reference: boxed(), source }),
+            Some(path) => layout::copy_blob(path, blob, &mut sink, &progress)
+                .map_err(|source| Error::Layout { reference: boxed(), source }),
+        };
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        fetched.map_err(|source| Error::Registry { reference: Box::new(reference.clone()), source })?;
+        fetched?;
         sink.writer.commit(Some((&blob.digest, blob.size)))?;
         Ok(())
     }

@@ -5,8 +5,10 @@
 //! what the store knows: a digest is known for good, a tag until the user asks for a fresh look (`--pull`).
 
 pub mod layers;
+pub mod layout;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::digest::DiffId;
@@ -31,12 +33,26 @@ pub struct BaseImage {
     pub config: ImageConfig,
 }
 
+/// The blob that carries a layer of a base image, and where it can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseBlob {
+    /// The image it belongs to.
+    pub reference: Reference,
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// The OCI layout on disk that has it; the image's registry where absent.
+    pub layout: Option<PathBuf>,
+}
+
 /// Why a base image cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The registry did not give it.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// The OCI layout did not give it.
+    #[error(transparent)]
+    Layout(#[from] layout::Error),
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -68,7 +84,7 @@ impl Error {
         match self {
             Self::Registry(error) => error.is_about_the_network(),
             Self::Store(_) => true,
-            Self::Document { .. } | Self::LayerCount { .. } => false,
+            Self::Layout(_) | Self::Document { .. } | Self::LayerCount { .. } => false,
         }
     }
 }
@@ -78,17 +94,20 @@ impl Error {
 pub struct Bases {
     images: BTreeMap<ImageRequest, BaseImage>,
     /// For each layer of each base: the blob that carries it, and where that blob can be had.
-    blobs: HashMap<DiffId, (Reference, Descriptor)>,
+    blobs: HashMap<DiffId, BaseBlob>,
 }
 
 impl Bases {
-    /// Resolves an image: from the store, else (or if `fresh` is set and the name is not pinned by digest) from its
+    /// Resolves an image: from the layout it is in, or from the store, else (or if `fresh` is set and the name is not pinned by digest) from its
     /// registry.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn resolve(store: &Store, client: &Client, request: &ImageRequest, fresh: bool) -> Result<BaseImage, Error> {
-        let ImageRequest { reference, platform } = request;
+        let ImageRequest { reference, platform, layout } = request;
+        if let Some(path) = layout {
+            return layout::resolve(path, request);
+        }
         if (!fresh || reference.digest.is_some())
             && let Some(pulled) = store.recall_pull(reference, platform)
             && let Some(image) = stored(store, reference, &pulled)?
@@ -110,7 +129,11 @@ impl Bases {
     /// Adds a resolved image.
     pub fn insert(&mut self, request: ImageRequest, image: BaseImage) {
         for (diff_id, layer) in image.config.rootfs.diff_ids.iter().zip(&image.manifest.layers) {
-            self.blobs.entry(*diff_id).or_insert_with(|| (request.reference.clone(), layer.clone()));
+            self.blobs.entry(*diff_id).or_insert_with(|| BaseBlob {
+                reference: request.reference.clone(),
+                descriptor: layer.clone(),
+                layout: request.layout.clone(),
+            });
         }
         self.images.insert(request, image);
     }
@@ -130,8 +153,8 @@ impl Bases {
         self.images.get(request).into_iter().flat_map(|image| image.config.rootfs.diff_ids.iter().copied()).collect()
     }
 
-    /// The blob that carries a base layer, and the image it belongs to.
-    pub fn blob(&self, layer: &DiffId) -> Option<&(Reference, Descriptor)> {
+    /// The blob that carries a base layer.
+    pub fn blob(&self, layer: &DiffId) -> Option<&BaseBlob> {
         self.blobs.get(layer)
     }
 }

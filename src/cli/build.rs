@@ -8,11 +8,14 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use crate::build::{self, Built, Request};
-use crate::cli::{exit, print, workplace};
+use crate::cli::call::Call;
+use crate::cli::flags::{self, ImageFlags};
+use crate::cli::{contexts, exit, print, workplace};
 use crate::execute::agent::Agents;
 use crate::execute::secret::Secrets;
 use crate::export::spec::{Destination, Output};
 use crate::graph;
+use crate::image::manifest::Descriptor;
 use crate::progress::summary::Summary;
 use crate::progress::{Silent, Sink, json, plain, terminal};
 use crate::recipe::platform::Platform;
@@ -21,13 +24,17 @@ use crate::recipe::reference::Reference;
 /// What is built, as every command that makes a graph takes it.
 #[derive(Debug, Args)]
 pub(super) struct Recipe {
-    /// The directory whose files COPY and ADD read
+    /// The files that COPY and ADD read: a directory, or - for an archive or a recipe on standard input
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
 
-    /// The recipe [default: CONTEXT/Dockerfile]
+    /// The recipe, - for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+
+    /// Give a name files or an image: NAME=DIR|docker-image://IMAGE|oci-layout://DIR[:TAG|@DIGEST]
+    #[arg(long = "build-context", value_name = "NAME=SOURCE")]
+    build_contexts: Vec<String>,
 
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
@@ -49,6 +56,17 @@ pub(super) struct Recipe {
     #[arg(long)]
     pull: bool,
 
+    /// Ignore results of earlier builds for these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+
+    /// The network of RUN: default, none or host
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
+
+    /// Let RUN resolve a further name
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
+    hosts: Vec<String>,
     /// Give steps that ask for it a secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
@@ -67,6 +85,17 @@ pub(super) struct Recipe {
 pub(super) struct Arguments {
     #[command(flatten)]
     recipe: Recipe,
+
+    #[command(flatten)]
+    image: ImageFlags,
+
+    /// Do not build, but: check, outline or targets; with ,format=json as JSON
+    #[arg(long, value_name = "METHOD")]
+    call: Option<String>,
+
+    /// Do not build, but look for mistakes: --call=check
+    #[arg(long, conflicts_with = "call")]
+    check: bool,
 
     /// Name the image in the local store
     #[arg(short, long = "tag", value_name = "NAME")]
@@ -96,12 +125,18 @@ enum Progress {
     /// One JSON event a line
     Rawjson,
     /// Nothing
+    #[value(alias = "none")]
     Quiet,
 }
 
 /// Builds.
 pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
+    let call = if arguments.check { Some("check") } else { arguments.call.as_deref() };
+    let call = call.map_or(Ok(Call::Build), str::parse)?;
+    arguments.image.refuse_attestations()?;
     let mut request = arguments.recipe.request()?;
+    request.labels = arguments.image.labels()?;
+    request.annotations = arguments.image.annotations()?;
     request.names = arguments.tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
     if let Some(name) = request.names.iter().find(|name| name.digest.is_some()) {
         return Err(exit::Error::Usage(format!(
@@ -109,6 +144,10 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
         )));
     }
     request.outputs = arguments.outputs.iter().map(|spec| spec.parse()).collect::<Result<Vec<Output>, _>>()?;
+    if call != Call::Build {
+        return call.answer(&request);
+    }
+    arguments.image.clear()?;
     let to_stdout = request.outputs.iter().any(|output| output.destination == Destination::Stdout);
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(exit::Error::Usage(
@@ -121,6 +160,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     let built = build::build(&request, &place);
     summary.close();
     let built = built?;
+    arguments.image.write(&built)?;
     if !quiet {
         summary.print(&mut std::io::stderr().lock());
     }
@@ -130,10 +170,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
 impl Recipe {
     /// What is typed → what it means.
     pub(super) fn request(self) -> Result<Request, exit::Error> {
-        let context = local_directory(self.context)?;
-        if self.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
-            return Err(exit::Error::Usage("a recipe from standard input is not supported yet".to_owned()));
-        }
+        let context = contexts::main(self.context)?;
+        let (named, sources) = contexts::named(&self.build_contexts)?;
         let build_platform = Platform::host();
         let platform = match &self.platform {
             Some(text) if text.contains(',') => {
@@ -154,16 +192,24 @@ impl Recipe {
             platform_given,
             build_platform,
             source_date_epoch,
+            every_stage: false,
+            contexts: named,
             allow: allowed(&self.allow)?,
         };
         Ok(Request {
             context,
-            recipe: self.file,
+            contexts: sources,
+            recipe: contexts::recipe(self.file),
             graph,
             names: Vec::new(),
             outputs: Vec::new(),
             use_cache: !self.no_cache,
             pull: self.pull,
+            fresh_stages: self.no_cache_filter,
+            network: flags::network(self.network.as_deref())?,
+            hosts: flags::hosts(&self.hosts)?,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             secrets: Secrets::parse(&self.secrets)?,
             agents: Agents::parse(&self.agents)?,
         })
@@ -185,18 +231,6 @@ fn allowed(given: &[String]) -> Result<graph::Allowed, exit::Error> {
         }
     }
     Ok(allowed)
-}
-
-fn local_directory(context: PathBuf) -> Result<PathBuf, exit::Error> {
-    let text = context.to_string_lossy();
-    let remote = ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| text.starts_with(prefix));
-    if text == "-" || remote {
-        return Err(exit::Error::Usage(format!("a context from {text} is not supported yet: give a directory")));
-    }
-    if !context.is_dir() {
-        return Err(exit::Error::Usage(format!("the context {text} is not a directory")));
-    }
-    Ok(context)
 }
 
 fn build_args(given: &[String]) -> Result<BTreeMap<String, String>, exit::Error> {
@@ -246,7 +280,7 @@ fn results(built: &Built, quiet: bool) -> String {
     for name in &built.names {
         text += &format!("name {}\n", name.familiar());
     }
-    for (destination, digest) in &built.exported {
+    for (destination, Descriptor { digest, .. }) in &built.exported {
         if let Destination::Archive(path) | Destination::Directory(path) = destination {
             text += &format!("output {} {digest}\n", path.display());
         }

@@ -36,6 +36,20 @@ pub(super) enum Error {
     /// An output is wrong.
     #[error(transparent)]
     Output(#[from] export::spec::ParseError),
+    /// A check found something. What it found is printed already.
+    #[error("the recipe has findings")]
+    Findings {
+        /// Whether there are errors among them.
+        errors: bool,
+    },
+    /// No rule has this name.
+    #[error("there is no rule named {name}{}", .nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    NoRule {
+        /// The name as given.
+        name: String,
+        /// The nearest name there is.
+        nearest: Option<&'static str>,
+    },
     /// A secret cannot be had.
     #[error(transparent)]
     Secret(#[from] secret::Error),
@@ -61,6 +75,14 @@ pub(super) enum Error {
         /// Which document.
         what: &'static str,
     },
+    /// A file about the build cannot be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Signals cannot be caught.
     #[error("signals cannot be caught: {0}")]
     Signals(std::io::Error),
@@ -77,41 +99,43 @@ const INTERRUPTED: u8 = 130;
 /// Turns the outcome of a command into an exit code, after saying on standard error what went wrong.
 pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    say(&message(&error));
+    if !matches!(error, Error::Findings { .. }) {
+        say(&message(&error));
+    }
     ExitCode::from(class(&error))
 }
 
-/// Flags of `docker buildx build` that have no meaning here yet: refused by name, because a flag that is ignored does
-/// harm.
-const NOT_YET: [&str; 28] = [
-    "--add-host",
-    "--annotation",
-    "--attest",
-    "--build-context",
-    "--builder",
-    "--cache-from",
-    "--cache-to",
-    "--call",
-    "--cgroup-parent",
-    "--check",
-    "--iidfile",
-    "--label",
-    "--load",
-    "--metadata-file",
-    "--network",
-    "--no-cache-filter",
-    "--policy",
-    "--provenance",
-    "--push",
-    "--resource",
-    "--sbom",
-    "--shm-size",
-    "--ulimit",
-    "--memory",
-    "--cpus",
-    "--squash",
-    "--explain",
-    "--isolation",
+/// Flags of `docker build` that have no meaning here yet, with what to do instead where there is something: refused by
+/// name, because a flag that is ignored does harm.
+const NOT_YET: &[(&str, &str)] = &[
+    ("--builder", "there is one builder, this program"),
+    ("--cache-from", ""),
+    ("--cache-to", ""),
+    ("--cgroup-parent", ""),
+    ("--compress", ""),
+    ("--cpu-period", ""),
+    ("--cpu-quota", ""),
+    ("--cpu-shares", ""),
+    ("--cpus", ""),
+    ("--cpuset-cpus", ""),
+    ("--cpuset-mems", ""),
+    ("--explain", "strata graph shows why a step would run"),
+    ("--force-rm", "nothing is left behind by a failed build"),
+    ("--isolation", ""),
+    (
+        "--load",
+        "write --output type=oci,dest=image.tar and load that into Docker, or name the image with -t to keep it here",
+    ),
+    ("--memory", ""),
+    ("--memory-swap", ""),
+    ("--policy", ""),
+    ("--push", "write --output type=oci,dest=DIR,tar=false and push that with another tool"),
+    ("--resource", ""),
+    ("--rm", "nothing is left behind by a build"),
+    ("--security-opt", ""),
+    ("--shm-size", ""),
+    ("--squash", ""),
+    ("--ulimit", ""),
 ];
 
 /// Says what is wrong with the command line.
@@ -120,8 +144,9 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
         (error.kind(), error.get(ContextKind::InvalidArg))
     {
         let name = flag.split('=').next().unwrap_or(flag);
-        if NOT_YET.contains(&name) {
-            say(&format!("error: {name} is not supported yet\n"));
+        if let Some((_, instead)) = NOT_YET.iter().find(|(flag, _)| *flag == name) {
+            let hint = if instead.is_empty() { String::new() } else { format!("hint: {instead}\n") };
+            say(&format!("error: {name} is not supported yet\n{hint}"));
             return ExitCode::from(USAGE);
         }
     }
@@ -138,8 +163,11 @@ fn say(text: &str) {
 fn class(error: &Error) -> u8 {
     match error {
         Error::Build(error) => class_of_build(error),
-        Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) => ENVIRONMENT,
-        Error::NoImage { .. } | Error::Damaged { .. } => BUILD_FAILED,
+        Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) | Error::Write { .. } => {
+            ENVIRONMENT
+        }
+        Error::NoImage { .. } | Error::Damaged { .. } | Error::Findings { errors: false } => BUILD_FAILED,
+        Error::Findings { errors: true } | Error::NoRule { .. } => USAGE,
         Error::Settings(_)
         | Error::Reference(_)
         | Error::Platform(_)
@@ -152,7 +180,11 @@ fn class(error: &Error) -> u8 {
 
 fn class_of_build(error: &build::Error) -> u8 {
     match error {
-        build::Error::ReadRecipe { .. } | build::Error::Recipe(_) | build::Error::Context(_) => USAGE,
+        build::Error::ReadRecipe { .. }
+        | build::Error::Recipe(_)
+        | build::Error::CheckArgument { .. }
+        | build::Error::Context(_) => USAGE,
+        build::Error::Contexts(error) if error.is_usage() => USAGE,
         build::Error::Cancelled => INTERRUPTED,
         other if other.is_environment() => ENVIRONMENT,
         _ => BUILD_FAILED,
@@ -183,6 +215,11 @@ fn hint(error: &Error) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether standard output takes colours: a terminal, and nobody asked for none.
+pub(super) fn stdout_colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether standard error takes colours: a terminal, and nobody asked for none.

@@ -3,7 +3,11 @@
 //! One file a command. Results go to standard output, everything else to standard error. Nothing imports this module.
 
 mod build;
+mod call;
+mod check;
+mod contexts;
 mod exit;
+mod flags;
 mod graph;
 mod images;
 mod inspect;
@@ -31,6 +35,8 @@ struct Arguments {
 enum Command {
     /// Build an image from a Dockerfile
     Build(build::Arguments),
+    /// Look for mistakes in a Dockerfile, without building anything
+    Check(check::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
     Graph(graph::Arguments),
     /// List the images in the local store
@@ -58,6 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match arguments.command {
         Command::Build(arguments) => build::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

@@ -128,6 +128,11 @@ impl Ignore {
         self.patterns.is_empty()
     }
 
+    /// Whether a pattern brings paths back (`!`).
+    pub fn has_exceptions(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.exception)
+    }
+
     /// What the patterns say about a path, relative to the context's root. The root is never hidden.
     pub fn verdict(&self, path: &Path) -> Verdict {
         let mut inherited = Inherited::default();

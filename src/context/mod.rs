@@ -9,6 +9,7 @@ pub mod glob;
 pub mod ignore;
 mod index;
 mod listing;
+pub mod opened;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -148,6 +149,11 @@ impl Context {
     /// The directory on disk.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it hides.
+    pub fn ignore(&self) -> &Ignore {
+        &self.ignore
     }
 
     /// The ignore pattern that hides a path, whether the path exists or not.

@@ -3,12 +3,17 @@
 //! Takes diagnostics and their source, gives text with or without colour. Only a window of the source is looked at, so
 //! neither a line of megabytes nor a span over the whole file makes the output long or slow.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use super::{Diagnostic, Severity, SourceFile, Span};
 
+/// As many diagnostics are shown at once; of the others only the number is.
+pub const SHOWN: usize = 50;
+/// As many bytes of a message are shown: it may quote a word of any length.
+const MESSAGE: usize = 1_000;
 /// As many lines of a span are shown.
 const LINES: usize = 4;
 /// As many bytes may stand in a line before the span for the renderer to cut the line and count its columns itself.
@@ -24,16 +29,28 @@ pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
     Places::new(text).line_column(offset)
 }
 
-/// The diagnostics one after the other, each ended by an empty line.
+/// The diagnostics one after the other, each ended by an empty line: the first [`SHOWN`], and how many there are more.
 pub fn render(diagnostics: &[Diagnostic], source: &SourceFile, colour: bool) -> String {
     let places = Places::new(&source.text);
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let mut output = String::new();
-    for diagnostic in diagnostics {
+    for diagnostic in diagnostics.iter().take(SHOWN) {
         output.push_str(&renderer.render(&[report(diagnostic, source, &places)]));
         output.push_str("\n\n");
     }
+    if diagnostics.len() > SHOWN {
+        output.push_str(&format!("… and {} more like these\n\n", diagnostics.len() - SHOWN));
+    }
     output
+}
+
+/// A message, cut where it quotes more than anybody reads.
+fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= MESSAGE {
+        return message.into();
+    }
+    let end = (0..=MESSAGE).rfind(|at| message.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}… ({} bytes)", &message[..end], message.len()).into()
 }
 
 fn report<'a>(diagnostic: &'a Diagnostic, source: &'a SourceFile, places: &Places<'_>) -> Group<'a> {
@@ -41,9 +58,17 @@ fn report<'a>(diagnostic: &'a Diagnostic, source: &'a SourceFile, places: &Place
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut title = level.primary_title(diagnostic.message.as_str());
+    let mut title = level.primary_title(shortened(&diagnostic.message));
     if let Some(rule) = diagnostic.rule {
         title = title.id(rule);
+    }
+    if diagnostic.rule.is_some() && diagnostic.span == Span::default() {
+        // A warning without a place is about the command line.
+        let group = Group::with_title(title);
+        return match &diagnostic.help {
+            Some(help) => group.element(Level::HELP.message(help.as_str())),
+            None => group,
+        };
     }
     let (line, column) = places.line_column(diagnostic.span.start);
     let window = places.window(diagnostic.span);
@@ -56,7 +81,7 @@ fn report<'a>(diagnostic: &'a Diagnostic, source: &'a SourceFile, places: &Place
         title.element(snippet.path(source.name.as_ref()))
     };
     match &diagnostic.help {
-        Some(help) => group.element(Level::HELP.message(help.as_str())),
+        Some(help) => group.element(Level::HELP.message(shortened(help))),
         None => group,
     }
 }

@@ -19,8 +19,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::{self, Bases, layers::Layers};
+use crate::context;
 use crate::context::ignore::PatternRef;
-use crate::context::{self, Context};
+use crate::context::opened::Opened;
 use crate::digest::{ContentId, DiffId, Key};
 use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
 use crate::image::chain::Chain;
@@ -80,6 +81,12 @@ pub enum Error {
     /// A user or group is not known.
     #[error(transparent)]
     Owner(#[from] owner::Error),
+    /// A name is to own files of an image that is empty.
+    #[error("{spec:?} is a name, and an image that starts from scratch has nobody of any name: give numbers")]
+    NameInScratch {
+        /// The owner as written.
+        spec: String,
+    },
     /// The working directory could not be made.
     #[error(transparent)]
     Mkdir(#[from] stage::Error),
@@ -207,11 +214,13 @@ pub struct Executor<'a> {
     /// The base images.
     pub bases: &'a Bases,
     /// The build contexts.
-    pub contexts: &'a BTreeMap<ContextName, Context>,
+    pub contexts: &'a BTreeMap<ContextName, Opened>,
     /// Ends every step.
     pub cancel: &'a Cancel,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
+    /// Names that steps can resolve besides those the machine knows (`--add-host`).
+    pub hosts: &'a [(String, std::net::IpAddr)],
     /// What steps run on: caches of one id on two platforms are two.
     pub platform: &'a Platform,
     /// The secrets given on the command line.
@@ -262,7 +271,8 @@ impl Executor<'_> {
     /// See [`Error`].
     pub fn select_from_context(&self, op: &CopyOp, name: &ContextName) -> Result<Files, Error> {
         let context = self.context(name);
-        let selection = copy::select::select(op, context).map_err(|error| missing_in_context(error, context))?;
+        let selection =
+            copy::select::select(op, context.tree()).map_err(|error| missing_in_context(error, name, context))?;
         Ok(Files { selection, from: From::Context(name.clone()) })
     }
 
@@ -276,7 +286,7 @@ impl Executor<'_> {
         Ok(Files { selection, from: From::Layers(view) })
     }
 
-    fn context(&self, name: &ContextName) -> &Context {
+    fn context(&self, name: &ContextName) -> &Opened {
         self.contexts.get(name).expect("the graph names only contexts that the build opened")
     }
 
@@ -304,12 +314,12 @@ impl Executor<'_> {
 
     fn copy(&self, op: &CopyOp, key: &Key, parent: &Chain, files: &Files) -> Result<DiffId, Error> {
         let from: &dyn Tree = match &files.from {
-            From::Context(name) => self.context(name),
+            From::Context(name) => self.context(name).tree(),
             From::Layers(view) => view,
         };
         let scratch_root = Chain::scratch();
         let root = self.view(if op.link { &scratch_root } else { parent })?;
-        let owner = op.chown.as_deref().map(|spec| self.file_owner(spec, &root)).transpose()?;
+        let owner = op.chown.as_deref().map(|spec| self.file_owner(spec, &root, parent)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
@@ -320,13 +330,16 @@ impl Executor<'_> {
         let root = self.view(parent)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root)? };
+        let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root, parent)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
         self.publish(&tree, key, op.epoch)
     }
 
-    fn file_owner(&self, spec: &str, root: &View) -> Result<Owner, Error> {
+    fn file_owner(&self, spec: &str, root: &View, chain: &Chain) -> Result<Owner, Error> {
         let FileOwner { owner, unknown } = owner::for_files(spec, root)?;
+        if chain.layers().is_empty() && !unknown.is_empty() {
+            return Err(Error::NameInScratch { spec: spec.to_owned() });
+        }
         unknown.into_iter().for_each(|sentence| self.layers.reporter.warning(sentence));
         Ok(owner)
     }
@@ -346,14 +359,17 @@ impl Executor<'_> {
     }
 }
 
-fn missing_in_context(error: copy::Error, context: &Context) -> Error {
+fn missing_in_context(error: copy::Error, name: &ContextName, context: &Opened) -> Error {
     match error {
         copy::Error::NotFound { word } => Error::NotFound {
             hidden: context
                 .hidden_by(Path::new(word.trim_matches('/')))
                 .map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
             source_path: word,
-            place: "the build context".to_owned(),
+            place: match name {
+                ContextName::Main => "the build context".to_owned(),
+                ContextName::Named(name) => format!("the build context {name:?}"),
+            },
             nearest: None,
         },
         other => other.into(),

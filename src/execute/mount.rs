@@ -38,10 +38,10 @@ pub enum Shown {
 
 /// Files of contexts, copied for the steps of one build that mount them.
 #[derive(Debug, Default)]
-pub struct Staged(Mutex<BTreeMap<ContentId, StagedOnce>>);
+pub struct Staged(Mutex<BTreeMap<ContentId, StagedPlace>>);
 
-/// Locked while the files are copied, so that two steps at once copy them once.
-type StagedOnce = Arc<Mutex<Option<Arc<StagedFiles>>>>;
+/// Where one selection's copy is kept, for the first that needs it to fill.
+type StagedPlace = Arc<Mutex<Option<Arc<StagedFiles>>>>;
 
 /// One selection of files, copied.
 #[derive(Debug)]
@@ -76,11 +76,11 @@ impl Executor<'_> {
     /// See [`Error`].
     pub fn show_context(&self, source: &str, name: &ContextName) -> Result<Files, Error> {
         let context = self.context(name);
-        let selection =
-            copy::select::select(&as_copy(source), context).map_err(|error| missing_in_context(error, context))?;
+        let selection = copy::select::select(&as_copy(source), context.tree())
+            .map_err(|error| missing_in_context(error, name, context))?;
         if selection.groups.len() != 1 {
             let missing = copy::Error::NotFound { word: source.to_owned() };
-            return Err(missing_in_context(missing, context));
+            return Err(missing_in_context(missing, name, context));
         }
         Ok(Files { selection, from: From::Context(name.clone()) })
     }
@@ -120,7 +120,7 @@ impl Executor<'_> {
     fn stage(&self, files: &Files, scratch: &Scratch, name: &str) -> Result<PathBuf, Error> {
         let tree = scratch.dir(name)?;
         let from: &dyn Tree = match &files.from {
-            From::Context(name) => self.context(name),
+            From::Context(name) => self.context(name).tree(),
             From::Layers(view) => view,
         };
         let root = self.view(&Chain::scratch())?;

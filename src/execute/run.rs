@@ -1,6 +1,7 @@
 //! `RUN`: a process in the sandbox, and the layer of what it changed.
 
 use std::ffi::CString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -42,7 +43,7 @@ pub(super) fn run(
         cwd: PathBuf::from(&op.workdir),
         identity: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
         hostname: HOSTNAME.to_owned(),
-        overlaid: overlaid(op)?,
+        overlaid: overlaid(op, executor.hosts)?,
         network: match op.network {
             recipe::Network::None => Network::None,
             recipe::Network::Default | recipe::Network::Host => Network::Host,
@@ -136,8 +137,10 @@ fn c_string(text: &str) -> Result<CString, Error> {
 }
 
 /// The files every step sees in place of the image's: none of them ends up in a layer.
-fn overlaid(op: &RunOp) -> Result<Vec<Overlaid>, Error> {
-    let hosts = format!("{}127.0.0.1\t{HOSTNAME}\n", read_or_empty(Path::new("/etc/hosts"))?);
+fn overlaid(op: &RunOp, extra: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Error> {
+    // Of several lines for a name the first counts, so those of the user come first.
+    let extra: String = extra.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
+    let hosts = format!("{extra}{}127.0.0.1\t{HOSTNAME}\n", read_or_empty(Path::new("/etc/hosts"))?);
     let mut files = vec![
         Overlaid { target: "/etc/hosts".into(), content: hosts.into(), mode: 0o644, writable: false },
         Overlaid { target: "/etc/resolv.conf".into(), content: resolv_conf()?.into(), mode: 0o644, writable: false },

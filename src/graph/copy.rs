@@ -118,7 +118,11 @@ impl StageInProgress<'_> {
             Source::Scratch => Some(self.nodes.intern(Op::Scratch, shared("FROM scratch".to_owned()))),
             Source::Image(image) => {
                 let text = format!("FROM {}", image.reference);
-                Some(self.nodes.intern(Op::Image(image.clone()), shared(text)))
+                Some(self.nodes.intern(Op::Image(*image.clone()), shared(text)))
+            }
+            Source::Files(name) => {
+                let op = Op::Context(ContextName::Named(name.clone()));
+                Some(self.nodes.intern(op, || Origin { text: "build context".to_owned(), ..Origin::default() }))
             }
             // A stage that is not done yet was reported when the stages were followed.
             Source::Stage(number) => self.results.get(*number).copied().flatten(),
@@ -145,8 +149,9 @@ impl StageInProgress<'_> {
             sources,
             destination,
             chown: expanded.chown,
+            // BuildKit links only where no mode is asked for.
+            link: files.link && expanded.chmod.is_none(),
             chmod: expanded.chmod,
-            link: files.link,
             parents: flavour.parents,
             exclude: expanded.exclude,
             unpack: flavour.add,

@@ -43,24 +43,17 @@ pub(super) fn run(arguments: &[(String, String)], argv: &[String]) -> String {
     words.join(" ")
 }
 
-/// `&{["CMD-SHELL" "true"] "30s" … '\x03'}`: a health check as Go's `%q` prints a pointer to one.
+/// `{Test:[CMD-SHELL true] Interval:30s …}`: a health check as Go's `%+v` prints it.
 pub(super) fn health(check: &HealthConfig) -> String {
-    let times = [check.interval, check.timeout, check.start_period, check.start_interval];
-    let times = times.map(|time| format!("\"{}\"", duration(time))).join(" ");
-    format!("&{{{} {times} {}}}", quoted_list(&check.test), quoted_number(check.retries.unwrap_or_default()))
-}
-
-/// A number in single quotes, as the character it is the code of: so Go's `%q` prints it.
-fn quoted_number(number: u32) -> String {
-    let character = char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER);
-    match character {
-        '\'' => r"'\''".to_owned(),
-        '"' => "'\"'".to_owned(),
-        _ => {
-            let text = quoted(character.encode_utf8(&mut [0; 4]));
-            format!("'{}'", &text[1..text.len() - 1])
-        }
-    }
+    format!(
+        "{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        list(&check.test),
+        duration(check.interval),
+        duration(check.timeout),
+        duration(check.start_period),
+        duration(check.start_interval),
+        check.retries.unwrap_or_default()
+    )
 }
 
 /// A string in double quotes as Go's `strconv.Quote` writes it.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::graph::advice::did_you_mean;
+use crate::graph::lint::{Single, Singles};
 use crate::graph::nodes::Nodes;
 use crate::graph::scope::{self, Globals, Scope};
 use crate::graph::stage::Stages;
@@ -37,6 +38,8 @@ pub(super) struct StageInProgress<'a> {
     pub(super) shown_total: usize,
     /// Whether this stage has a `CMD` of its own.
     pub(super) command_set: bool,
+    /// Where instructions stand of which only the last counts.
+    pub(super) singles: Singles,
 }
 
 /// Whether a step shows progress, and so has a number.
@@ -64,13 +67,13 @@ impl StageInProgress<'_> {
             Instruction::Add(add) => self.add(step, add, trigger),
             Instruction::Workdir(path) => self.workdir(step, path, trigger),
             Instruction::User(user) => self.user(user),
-            Instruction::Cmd(command) => self.cmd(command),
-            Instruction::Entrypoint(command) => self.entrypoint(command),
+            Instruction::Cmd(command) => self.cmd(step, command),
+            Instruction::Entrypoint(command) => self.entrypoint(step, command),
             Instruction::Expose(words) => self.expose(words),
             Instruction::Volume(words) => self.volume(words),
             Instruction::StopSignal(word) => self.stop_signal(word),
             Instruction::Shell(shell) => self.shell(shell),
-            Instruction::Healthcheck(check) => self.healthcheck(check),
+            Instruction::Healthcheck(check) => self.healthcheck(step, check),
             Instruction::Onbuild(text) => {
                 // Neither a layer nor history: the text is all there is.
                 self.state.config.config.on_build.push(text.value.clone());
@@ -80,6 +83,7 @@ impl StageInProgress<'_> {
     }
 
     fn arg(&mut self, arguments: &[Arg]) -> Option<()> {
+        self.secret_arguments(arguments);
         let mut shown = Vec::with_capacity(arguments.len());
         let (environment, declared) = self.state.argument_scope();
         // Unlike everywhere else, each argument sees those before it in the same instruction.
@@ -90,6 +94,8 @@ impl StageInProgress<'_> {
     }
 
     fn env(&mut self, pairs: &[Pair]) -> Option<()> {
+        self.legacy_pairs("ENV", pairs);
+        self.secret_variables(pairs);
         let pairs = self.expand_pairs(pairs)?;
         for (name, value) in &pairs {
             self.state.set_env(name, value);
@@ -98,6 +104,7 @@ impl StageInProgress<'_> {
     }
 
     fn label(&mut self, pairs: &[Pair]) -> Option<()> {
+        self.legacy_pairs("LABEL", pairs);
         let pairs = self.expand_pairs(pairs)?;
         let text = format!("LABEL {}", join_pairs(&pairs));
         self.state.config.config.labels.extend(pairs);
@@ -111,6 +118,7 @@ impl StageInProgress<'_> {
 
     fn workdir(&mut self, step: &Step, word: &Word, trigger: bool) -> Option<()> {
         let written = self.expand(word)?;
+        self.first_workdir(&written, word.span);
         let path = path::workdir(&self.state.config.config.working_dir, &written);
         let text = format!("WORKDIR {path}");
         self.state.config.config.working_dir = path;
@@ -134,7 +142,9 @@ impl StageInProgress<'_> {
         self.commit(text)
     }
 
-    fn cmd(&mut self, command: &CommandLine) -> Option<()> {
+    fn cmd(&mut self, step: &Step, command: &CommandLine) -> Option<()> {
+        self.used_once(Single::Cmd, step.span);
+        self.shell_form("CMD", command, step.span);
         let argv = self.argv(command);
         let text = format!("CMD {}", history::quoted_list(&argv));
         let config = &mut self.state.config.config;
@@ -144,7 +154,9 @@ impl StageInProgress<'_> {
         self.commit(text)
     }
 
-    fn entrypoint(&mut self, command: &CommandLine) -> Option<()> {
+    fn entrypoint(&mut self, step: &Step, command: &CommandLine) -> Option<()> {
+        self.used_once(Single::Entrypoint, step.span);
+        self.shell_form("ENTRYPOINT", command, step.span);
         let argv = self.argv(command);
         let text = format!("ENTRYPOINT {}", history::quoted_list(&argv));
         let config = &mut self.state.config.config;
@@ -230,7 +242,8 @@ impl StageInProgress<'_> {
         self.commit(format!("SHELL {}", history::list(shell)))
     }
 
-    fn healthcheck(&mut self, check: &Healthcheck) -> Option<()> {
+    fn healthcheck(&mut self, step: &Step, check: &Healthcheck) -> Option<()> {
+        self.used_once(Single::Healthcheck, step.span);
         let health = match check {
             Healthcheck::None => HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() },
             Healthcheck::Command { command, interval, timeout, start_period, start_interval, retries } => {

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::graph::instruction::{StageInProgress, is_shown};
+use crate::graph::lint::{self, Singles};
 use crate::graph::nodes::Nodes;
 use crate::graph::scope::Globals;
 use crate::graph::stage::{Base, PlannedStage, Reached, Stages, Trigger};
 use crate::graph::state::{StageState, settle_platform};
-use crate::graph::{Graph, ImageRequest, NodeId, Op, Origin, Request};
+use crate::graph::{ContextName, CopyOp, CopySource, Graph, ImageRequest, NodeId, Op, Origin, Request, history};
 use crate::image::config::{History, ImageConfig};
 use crate::recipe::{Instruction, Recipe, Step};
 
@@ -47,8 +48,11 @@ pub fn lower(
         }
     };
     stages.check_sources(&mut findings);
+    lint::default_bases(recipe, request, &mut findings);
     let mut findings = without_errors(findings)?;
-    let reached = stages.reach(target, bases, &mut findings);
+    let everything = request.every_stage && request.target.as_ref().is_none_or(String::is_empty);
+    let wanted = if everything { (0..stages.planned.len()).collect() } else { vec![target] };
+    let reached = stages.reach(wanted, bases, &mut findings);
     // What is wrong with the recipe is said before anything is asked of a registry.
     let mut findings = without_errors(findings)?;
     if !reached.needs.is_empty() {
@@ -61,7 +65,7 @@ pub fn lower(
         lowering.stage(*number, triggers, &mut findings);
     }
     let findings = without_errors(findings)?;
-    Ok(Lowered::Graph(Box::new(lowering.finish(target)), findings))
+    Ok(Lowered::Graph(Box::new(lowering.finish(target, everything)), findings))
 }
 
 fn without_errors(findings: Vec<Diagnostic>) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
@@ -142,9 +146,9 @@ impl<'a> Lowering<'a> {
     fn stage(&mut self, number: usize, triggers: &[Trigger], findings: &mut Vec<Diagnostic>) {
         let stages = self.stages;
         let planned = &stages.planned[number];
-        let shown_steps = triggers.iter().map(|trigger| &trigger.step).chain(&planned.stage.steps);
+        let shown_steps = triggers.iter().map(|trigger| &trigger.step).chain(planned.steps);
         let shown_total = shown_steps.filter(|step| is_shown(step)).count() + usize::from(shows_base(planned));
-        let Some((state, below)) = self.start(planned, shown_total, findings) else { return };
+        let Some((state, below, history)) = self.start(planned, shown_total, findings) else { return };
         let mut progress = StageInProgress {
             globals: self.globals,
             stages,
@@ -152,11 +156,12 @@ impl<'a> Lowering<'a> {
             nodes: &mut self.nodes,
             findings,
             state,
-            history: Vec::new(),
+            history,
             label: &planned.label,
             shown: usize::from(shows_base(planned)),
             shown_total,
             command_set: false,
+            singles: Singles::default(),
         };
         for trigger in triggers {
             let before = progress.findings.len();
@@ -165,7 +170,7 @@ impl<'a> Lowering<'a> {
             progress.step(&step, true);
             planned.place_findings(trigger, &mut progress.findings[before..]);
         }
-        for step in &planned.stage.steps {
+        for step in planned.steps {
             progress.step(step, false);
         }
         let StageInProgress { state, history: entries, .. } = progress;
@@ -174,13 +179,13 @@ impl<'a> Lowering<'a> {
         self.histories[number] = StageHistory { below, entries };
     }
 
-    /// The state a stage starts from.
+    /// The state a stage starts from, what its history goes on from, and what that history starts with.
     fn start(
         &mut self,
         planned: &PlannedStage<'_>,
         of: usize,
         findings: &mut Vec<Diagnostic>,
-    ) -> Option<(StageState, Option<Below<'a>>)> {
+    ) -> Option<(StageState, Option<Below<'a>>, Vec<History>)> {
         let origin =
             |text: String| Origin { stage: planned.label.clone(), step: 1, of, text, span: planned.stage.span };
         match &planned.base {
@@ -190,32 +195,59 @@ impl<'a> Lowering<'a> {
                     span: planned.stage.span,
                     ..Origin::default()
                 });
-                Some((StageState::from_scratch(node, &self.request.platform), None))
+                Some((StageState::from_scratch(node, &self.request.platform), None, Vec::new()))
             }
             Base::Stage(base) => {
                 self.users[*base] -= 1;
                 let kept = &mut self.states[*base];
                 let state = if self.users[*base] == 0 { kept.take() } else { kept.clone() };
                 // A state is missing only where its stage was never started, for which there was a reason to report.
-                Some((StageState::from_stage(state?), Some(Below::Stage(*base))))
+                Some((StageState::from_stage(state?), Some(Below::Stage(*base)), Vec::new()))
             }
             Base::Image(image) => {
                 let config = self.bases.get(image)?;
                 check_platform(planned, image, config, findings);
                 let text = format!("FROM {}", image.reference);
-                let node = self.nodes.intern(Op::Image(image.clone()), || origin(text));
-                Some((StageState::from_image(node, image, config), Some(Below::Image(&config.history))))
+                let node = self.nodes.intern(Op::Image(*image.clone()), || origin(text));
+                Some((StageState::from_image(node, image, config), Some(Below::Image(&config.history)), Vec::new()))
+            }
+            Base::Files(name) => {
+                let text = format!("FROM {name}");
+                let op = self.all_files_of(name);
+                let node = self.nodes.intern(op, || origin(text.clone()));
+                let history = vec![history::entry(text, true)];
+                Some((StageState::from_scratch(node, &self.request.platform), None, history))
             }
         }
     }
 
-    fn finish(mut self, target: usize) -> Graph {
+    /// Everything in a named context as a layer, which a stage can stand on.
+    fn all_files_of(&mut self, name: &str) -> Op {
+        let parent = self.nodes.intern(Op::Scratch, || Origin { text: "FROM scratch".to_owned(), ..Origin::default() });
+        let context = Op::Context(ContextName::Named(name.to_owned()));
+        let from = self.nodes.intern(context, || Origin { text: "build context".to_owned(), ..Origin::default() });
+        Op::Copy(CopyOp {
+            parent,
+            from,
+            sources: vec![CopySource::Path(".".to_owned())],
+            destination: "/".to_owned(),
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: false,
+            epoch: self.globals.epoch,
+        })
+    }
+
+    fn finish(mut self, target: usize, everything: bool) -> Graph {
         let state = self.states[target].take().expect("the target was lowered and its state was kept");
         let mut config = state.config;
         let platform = settle_platform(&mut config, &self.request.platform, self.request.platform_given);
         let (history, base_history) = self.whole_history(target);
         config.history = history;
-        let (nodes, target) = self.nodes.finish(state.node);
+        let (nodes, target) = if everything { (self.nodes.all(), state.node) } else { self.nodes.finish(state.node) };
         Graph { nodes, target, config, base: state.base, base_history, platform, epoch: self.globals.epoch }
     }
 
@@ -243,9 +275,9 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// Whether a stage's `FROM` shows progress: only an image has to be looked at.
+/// Whether a stage's `FROM` shows progress: only an image or the files of a context have to be looked at.
 fn shows_base(planned: &PlannedStage<'_>) -> bool {
-    matches!(planned.base, Base::Image(_))
+    matches!(planned.base, Base::Image(_) | Base::Files(_))
 }
 
 fn check_platform(

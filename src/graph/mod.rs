@@ -6,12 +6,15 @@
 
 pub mod explain;
 pub mod lower;
+pub mod named;
+pub mod outline;
 
 mod advice;
 mod chmod;
 mod copy;
 mod history;
 mod instruction;
+mod lint;
 mod mount;
 mod nodes;
 mod path;
@@ -24,6 +27,7 @@ mod state;
 mod unsupported;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::diagnostic::Span;
 use crate::image::config::ImageConfig;
@@ -46,6 +50,11 @@ pub struct Request {
     pub build_platform: Platform,
     /// Seconds since 1970 that no time in a new layer may exceed.
     pub source_date_epoch: Option<i64>,
+    /// Whether stages that no target needs are lowered too, where there is no `target`: what is found in them counts
+    /// when a recipe is checked.
+    pub every_stage: bool,
+    /// `--build-context`: what names in the recipe stand for before stages of another name and images are looked for.
+    pub contexts: named::NamedContexts,
     /// What steps may have beyond the sandbox, `--allow`.
     pub allow: Allowed,
 }
@@ -66,6 +75,8 @@ pub struct ImageRequest {
     pub reference: Reference,
     /// The platform wanted of it.
     pub platform: Platform,
+    /// The OCI layout on disk that has it; its registry where absent.
+    pub layout: Option<PathBuf>,
 }
 
 /// The place of a node in [`Graph::nodes`].
@@ -75,7 +86,7 @@ pub struct NodeId(pub usize);
 /// What has to be made. Nodes stand after everything they need; equal nodes are one.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    /// The nodes the target needs, and no others.
+    /// The nodes the target needs, and no others unless [`Request::every_stage`] asks for them.
     pub nodes: Vec<Node>,
     /// The node whose chain of layers is the image's.
     pub target: NodeId,
@@ -351,6 +362,20 @@ impl Op {
             Self::Run(RunOp { parent, .. })
             | Self::Copy(CopyOp { parent, .. })
             | Self::Mkdir(MkdirOp { parent, .. }) => Some(*parent),
+        }
+    }
+}
+
+impl Graph {
+    /// Gives every step that asked for no network of its own the build's.
+    pub fn set_network(&mut self, network: crate::recipe::Network) {
+        for node in &mut self.nodes {
+            if let Op::Run(run) = &mut node.op
+                && run.network == crate::recipe::Network::Default
+                && network == crate::recipe::Network::None
+            {
+                run.network = network;
+            }
         }
     }
 }

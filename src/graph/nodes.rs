@@ -29,6 +29,11 @@ impl Nodes {
         }
     }
 
+    /// Every node, needed or not.
+    pub(super) fn all(self) -> Vec<Node> {
+        self.nodes
+    }
+
     /// What the target needs, renumbered, and the target's new number.
     pub(super) fn finish(self, target: NodeId) -> (Vec<Node>, NodeId) {
         let mut needed = vec![false; self.nodes.len()];

@@ -4,7 +4,7 @@
 //! words, and findings about variables nobody declared. Every word of one instruction sees the variables as they were
 //! before it. How `$x` is written is `recipe::variable`'s part.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Span};
@@ -21,6 +21,12 @@ const NOT_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_S
 
 /// Arguments every step sees without declaring them, in the order in which a step gets them, here in lower case.
 const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+
+/// As many bytes may the words of a recipe become longer, all together, when their variables are replaced.
+const BUDGET: usize = 128 << 20;
+
+/// Advice costs a comparison with every variable there is; so many findings get it.
+const ADVISED: usize = 1_000;
 
 /// Variables in the order in which they were last set.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +100,16 @@ impl Arguments {
     }
 }
 
+/// A word with what its expansion looked up.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) value: String,
+    /// Variables that have a value, each once.
+    pub(super) set: Vec<String>,
+    /// Variables that have none, each once.
+    pub(super) unset: Vec<String>,
+}
+
 /// What holds before the first stage.
 #[derive(Debug)]
 pub(super) struct Globals {
@@ -103,6 +119,8 @@ pub(super) struct Globals {
     /// `--build-arg`.
     given: BTreeMap<String, String>,
     escape: char,
+    /// How many bytes words may still grow by (see [`BUDGET`]); `None` once it was said that they grew too much.
+    budget: Cell<Option<usize>>,
     /// Seconds since 1970 that no time in a new layer may exceed.
     pub(super) epoch: Option<i64>,
     /// What steps may have beyond the sandbox.
@@ -121,6 +139,7 @@ impl Globals {
             declared: HashSet::new(),
             given,
             escape: recipe.escape,
+            budget: Cell::new(Some(BUDGET)),
             epoch: None,
             allow: request.allow,
         };
@@ -148,7 +167,7 @@ impl Globals {
         let value = match (self.given.get(name), &argument.default) {
             (Some(given), _) => Some(given.clone()),
             (None, Some(default)) => {
-                expand(default, self.escape, &self.environment, variable::expand, findings).map(|(value, _)| value)
+                self.expand(default, &self.environment, variable::expand, findings).map(|(value, _)| value)
             }
             (None, None) => None,
         };
@@ -171,9 +190,46 @@ impl Globals {
         }
     }
 
+    /// Expands one word; also gives the names it asked for in vain, each once.
+    fn expand<T: Expanded>(
+        &self,
+        word: &Word,
+        environment: &Environment,
+        how: impl Fn(&str, char, &variable::Scope<'_>) -> Result<T, variable::Error>,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Option<(T, Vec<String>)> {
+        let unset = RefCell::new((Vec::new(), HashSet::new()));
+        let look_up = |name: &str| {
+            let value = environment.get(name).map(str::to_owned);
+            if value.is_none() {
+                let (names, known) = &mut *unset.borrow_mut();
+                if known.insert(name.to_owned()) {
+                    names.push(name.to_owned());
+                }
+            }
+            value
+        };
+        let value = match how(&word.value, self.escape, &look_up) {
+            Ok(value) => value,
+            Err(error) => {
+                findings.push(Diagnostic::error(word.span, error.to_string()));
+                return None;
+            }
+        };
+        let growth = value.length().saturating_sub(word.value.len());
+        let budget = self.budget.get()?;
+        self.budget.set(budget.checked_sub(growth));
+        if self.budget.get().is_none() {
+            let message = format!("with this word the recipe's variables stand for more than {BUDGET} bytes");
+            findings.push(Diagnostic::error(word.span, message));
+            return None;
+        }
+        Some((value, unset.into_inner().0))
+    }
+
     /// What a word of `FROM` says; warns of arguments that nobody declared before the first stage.
     pub(super) fn expand_in_from(&self, word: &Word, findings: &mut Vec<Diagnostic>) -> Option<String> {
-        let (value, unset) = expand(word, self.escape, &self.environment, variable::expand, findings)?;
+        let (value, unset) = self.expand(word, &self.environment, variable::expand, findings)?;
         for name in unset.iter().filter(|name| !self.declared.contains(*name)) {
             let mut finding = Diagnostic::warning(
                 "UndefinedArgInFrom",
@@ -184,6 +240,26 @@ impl Globals {
             findings.push(finding);
         }
         Some(value)
+    }
+
+    /// What a word of `FROM` says and which variables that took; `None` where it says nothing. Reports nothing.
+    pub(super) fn look_into(&self, word: &Word) -> Option<Seen> {
+        let (set, unset) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        let look_up = |name: &str| {
+            let value = self.environment.get(name).map(str::to_owned);
+            let mut names = if value.is_some() { set.borrow_mut() } else { unset.borrow_mut() };
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+            value
+        };
+        let value = variable::expand(&word.value, self.escape, &look_up).ok()?;
+        Some(Seen { value, set: set.into_inner(), unset: unset.into_inner() })
+    }
+
+    /// The value of an argument before the first stage.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.environment.get(name)
     }
 
     /// What cache mounts of one name are kept apart by: `--build-arg BUILDKIT_CACHE_MOUNT_NS`, as in BuildKit.
@@ -241,7 +317,7 @@ pub(super) struct Scope<'a> {
 impl Scope<'_> {
     /// What a word says; `None` after reporting that it says nothing.
     pub(super) fn word(&self, word: &Word, findings: &mut Vec<Diagnostic>) -> Option<String> {
-        let (value, unset) = expand(word, self.globals.escape, self.environment, variable::expand, findings)?;
+        let (value, unset) = self.globals.expand(word, self.environment, variable::expand, findings)?;
         self.report(word, &unset, findings);
         Some(value)
     }
@@ -249,13 +325,14 @@ impl Scope<'_> {
     /// What a word says once it is split at the blanks that its variables brought in. BuildKit reports no undefined
     /// variable here.
     pub(super) fn words(&self, word: &Word, findings: &mut Vec<Diagnostic>) -> Option<Vec<String>> {
-        let expanded = expand(word, self.globals.escape, self.environment, variable::expand_split, findings)?;
+        let expanded = self.globals.expand(word, self.environment, variable::expand_split, findings)?;
         Some(expanded.0)
     }
 
     /// What an inline file says: only its variables are replaced. Its escape character is always `\`.
     pub(super) fn document(&self, body: &Word, findings: &mut Vec<Diagnostic>) -> Option<String> {
-        let (value, unset) = expand(body, '\\', self.environment, variable::expand_raw, findings)?;
+        let raw = |body: &str, _: char, scope: &variable::Scope<'_>| variable::expand_raw(body, '\\', scope);
+        let (value, unset) = self.globals.expand(body, self.environment, raw, findings)?;
         self.report(body, &unset, findings);
         Some(value)
     }
@@ -287,10 +364,14 @@ impl Scope<'_> {
     }
 
     fn report(&self, word: &Word, unset: &[String], findings: &mut Vec<Diagnostic>) {
+        if unset.is_empty() {
+            return;
+        }
+        let with_fallback = names_with_fallback(&word.value);
         for name in unset {
             if self.arguments.places.contains_key(name)
                 || NOT_VARIABLES.contains(&name.as_str())
-                || has_fallback(&word.value, name)
+                || with_fallback.contains(name.as_str())
             {
                 continue;
             }
@@ -299,7 +380,9 @@ impl Scope<'_> {
                 word.span,
                 format!("`${name}` is not defined, so it is empty here"),
             );
-            finding.help = did_you_mean(name, self.environment.iter().map(|(known, _)| known));
+            if findings.len() < ADVISED {
+                finding.help = did_you_mean(name, self.environment.iter().map(|(known, _)| known));
+            }
             findings.push(finding);
         }
     }
@@ -323,41 +406,33 @@ pub(super) fn declare(
     Some(shown)
 }
 
-/// Expands one word; also gives the names it asked for in vain, each once.
-fn expand<T>(
-    word: &Word,
-    escape: char,
-    environment: &Environment,
-    how: impl Fn(&str, char, &variable::Scope<'_>) -> Result<T, variable::Error>,
-    findings: &mut Vec<Diagnostic>,
-) -> Option<(T, Vec<String>)> {
-    let unset = RefCell::new(Vec::new());
-    let look_up = |name: &str| {
-        let value = environment.get(name).map(str::to_owned);
-        if value.is_none() {
-            let mut unset = unset.borrow_mut();
-            if !unset.iter().any(|known| known == name) {
-                unset.push(name.to_owned());
-            }
-        }
-        value
-    };
-    match how(&word.value, escape, &look_up) {
-        Ok(value) => Some((value, unset.into_inner())),
-        Err(error) => {
-            findings.push(Diagnostic::error(word.span, error.to_string()));
-            None
-        }
+/// What a word can become.
+trait Expanded {
+    /// Its length in bytes.
+    fn length(&self) -> usize;
+}
+
+impl Expanded for String {
+    fn length(&self) -> usize {
+        self.len()
     }
 }
 
-/// Whether a word says what to do where the variable is not set, as in `${x:-y}`: then nobody forgot it.
-fn has_fallback(word: &str, name: &str) -> bool {
-    let opening = format!("${{{name}");
-    word.match_indices(&opening).any(|(place, _)| {
-        let rest = &word[place + opening.len()..];
-        rest.strip_prefix(':').unwrap_or(rest).starts_with(['-', '+', '?'])
-    })
+impl Expanded for Vec<String> {
+    fn length(&self) -> usize {
+        self.iter().map(String::len).sum()
+    }
+}
+
+/// The variables for which a word says what to do where they are not set, as in `${x:-y}`: nobody forgot those.
+fn names_with_fallback(word: &str) -> HashSet<&str> {
+    let openings = word.match_indices("${").map(|(place, opening)| &word[place + opening.len()..]);
+    let named = openings.filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_')?;
+        let (name, rest) = rest.split_at(end);
+        rest.strip_prefix(':').unwrap_or(rest).starts_with(['-', '+', '?']).then_some(name)
+    });
+    named.collect()
 }
 
 /// The platform arguments, in BuildKit's order.
@@ -433,7 +508,7 @@ mod tests {
             ("${xy:-z}", false),
             ("${x#-}", false),
         ] {
-            assert_eq!(has_fallback(word, "x"), expected, "{word}");
+            assert_eq!(names_with_fallback(word).contains("x"), expected, "{word}");
         }
     }
 }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::graph::advice::did_you_mean;
+use crate::graph::named::{NamedContext, NamedContexts};
 use crate::graph::scope::Globals;
-use crate::graph::{ImageRequest, Request, unsupported};
+use crate::graph::{ImageRequest, Request, lint, unsupported};
 use crate::image::config::ImageConfig;
 use crate::recipe::platform::Platform;
 use crate::recipe::{Instruction, MountKind, Recipe, Stage, Step, Word, dockerfile, variable};
@@ -22,7 +23,9 @@ pub(super) enum Base {
     /// The result of an earlier stage.
     Stage(usize),
     /// An image.
-    Image(ImageRequest),
+    Image(Box<ImageRequest>),
+    /// The files of a named context.
+    Files(String),
 }
 
 /// What `--from` names.
@@ -35,7 +38,20 @@ pub(super) enum Source {
     /// The result of a stage.
     Stage(usize),
     /// An image.
-    Image(ImageRequest),
+    Image(Box<ImageRequest>),
+    /// The files of a named context.
+    Files(String),
+}
+
+impl From<Base> for Source {
+    fn from(base: Base) -> Self {
+        match base {
+            Base::Scratch => Self::Scratch,
+            Base::Stage(number) => Self::Stage(number),
+            Base::Image(image) => Self::Image(image),
+            Base::Files(name) => Self::Files(name),
+        }
+    }
 }
 
 /// One stage with its names resolved.
@@ -45,6 +61,10 @@ pub(super) struct PlannedStage<'a> {
     /// The stage's name, or `stage-N` for one without.
     pub(super) label: String,
     pub(super) base: Base,
+    /// Its steps; none where a named context of the stage's name takes the stage's place.
+    pub(super) steps: &'a [Step],
+    /// Whether a named context takes the stage's place.
+    pub(super) replaced: bool,
 }
 
 /// A step that a base has left for the builds on top of it.
@@ -70,6 +90,7 @@ pub(super) struct Stages<'a> {
     pub(super) planned: Vec<PlannedStage<'a>>,
     by_name: HashMap<&'a str, usize>,
     platform: &'a Platform,
+    contexts: &'a NamedContexts,
     escape: char,
 }
 
@@ -85,14 +106,18 @@ impl<'a> Stages<'a> {
             planned: Vec::with_capacity(recipe.stages.len()),
             by_name: HashMap::new(),
             platform: &request.platform,
+            contexts: &request.contexts,
             escape: recipe.escape,
         };
         let mut complete = true;
         for (number, stage) in recipe.stages.iter().enumerate() {
-            let base = stages.base(stage, globals, findings);
+            let replacement = stage.name.as_ref().and_then(|name| stages.named(&name.value, &request.platform));
+            let replaced = replacement.is_some();
+            let base = replacement.or_else(|| stages.base(stage, globals, findings));
             complete &= base.is_some();
+            let steps = if replaced { &[] } else { stage.steps.as_slice() };
             let label = stage.name.as_ref().map_or_else(|| format!("stage-{number}"), |name| name.value.clone());
-            stages.planned.push(PlannedStage { stage, label, base: base.unwrap_or(Base::Scratch) });
+            stages.planned.push(PlannedStage { stage, label, base: base.unwrap_or(Base::Scratch), steps, replaced });
             if let Some(name) = &stage.name {
                 stages.by_name.insert(&name.value, number);
             }
@@ -105,6 +130,7 @@ impl<'a> Stages<'a> {
 
     fn base(&self, stage: &Stage, globals: &Globals, findings: &mut Vec<Diagnostic>) -> Option<Base> {
         let name = globals.expand_in_from(&stage.base, findings)?;
+        lint::platform_of_base(stage, globals, findings);
         let platform = match &stage.platform {
             Some(word) => self.base_platform(word, globals, findings)?,
             None => self.platform.clone(),
@@ -120,7 +146,13 @@ impl<'a> Stages<'a> {
         if name == "scratch" {
             return Some(Base::Scratch);
         }
-        self.image(&name, platform, stage.base.span).map(Base::Image).map_err(|finding| findings.push(finding)).ok()
+        if let Some(named) = self.named(&name, &platform) {
+            return Some(named);
+        }
+        self.image(&name, platform, stage.base.span)
+            .map(|image| Base::Image(Box::new(image)))
+            .map_err(|finding| findings.push(finding))
+            .ok()
     }
 
     fn base_platform(&self, word: &Word, globals: &Globals, findings: &mut Vec<Diagnostic>) -> Option<Platform> {
@@ -139,8 +171,22 @@ impl<'a> Stages<'a> {
         }
     }
 
+    /// What `--build-context` says a name stands for on a platform.
+    fn named(&self, name: &str, platform: &Platform) -> Option<Base> {
+        let (name, context) = self.contexts.get(name, platform)?;
+        Some(match context {
+            NamedContext::Files => Base::Files(name.to_owned()),
+            NamedContext::Scratch => Base::Scratch,
+            NamedContext::Image { reference, layout } => Base::Image(Box::new(ImageRequest {
+                reference: reference.clone(),
+                platform: platform.clone(),
+                layout: layout.clone(),
+            })),
+        })
+    }
+
     fn image(&self, name: &str, platform: Platform, span: Span) -> Result<ImageRequest, Diagnostic> {
-        name.parse().map(|reference| ImageRequest { reference, platform }).map_err(
+        name.parse().map(|reference| ImageRequest { reference, platform, layout: None }).map_err(
             |error: crate::recipe::reference::ParseError| {
                 let mut finding = Diagnostic::error(span, error.to_string());
                 finding.help = did_you_mean(name, self.names());
@@ -182,7 +228,12 @@ impl<'a> Stages<'a> {
         match self.by_name.get(word.value.to_lowercase().as_str()) {
             Some(number) => Ok(Source::Stage(*number)),
             None if word.value == "scratch" => Ok(Source::Scratch),
-            None => self.image(&word.value, self.platform.clone(), word.span).map(Source::Image),
+            None => match self.named(&word.value, self.platform) {
+                Some(named) => Ok(named.into()),
+                None => self
+                    .image(&word.value, self.platform.clone(), word.span)
+                    .map(|image| Source::Image(Box::new(image))),
+            },
         }
     }
 
@@ -198,7 +249,7 @@ impl<'a> Stages<'a> {
         let mut copies: Vec<Vec<(usize, Span)>> = Vec::with_capacity(self.planned.len());
         for planned in &self.planned {
             let mut from_stages = Vec::new();
-            for from in planned.stage.steps.iter().flat_map(sources_of) {
+            for from in planned.steps.iter().flat_map(sources_of) {
                 match self.source(Some(&from)) {
                     Ok(Source::Stage(number)) => from_stages.push((number, from.span)),
                     Ok(_) => {}
@@ -227,15 +278,14 @@ impl<'a> Stages<'a> {
         Diagnostic::error(span, format!("stages copy from each other in a circle: {}", names.join(" → ")))
     }
 
-    /// What the target needs: bases, sources of copies, and what the triggers of known bases add to these.
+    /// What these stages need: bases, sources of copies, and what the triggers of known bases add to these.
     pub(super) fn reach(
         &self,
-        target: usize,
+        mut waiting: Vec<usize>,
         bases: &BTreeMap<ImageRequest, ImageConfig>,
         findings: &mut Vec<Diagnostic>,
     ) -> Reached {
         let mut reached = Reached::default();
-        let mut waiting = vec![target];
         while let Some(number) = waiting.pop() {
             if reached.stages.contains_key(&number) {
                 continue;
@@ -245,7 +295,7 @@ impl<'a> Stages<'a> {
             if let Base::Stage(base) = planned.base {
                 waiting.push(base);
             }
-            for step in &planned.stage.steps {
+            for step in planned.steps {
                 unsupported::refuse(step, findings);
                 self.follow(number, step, &mut waiting, &mut reached.needs, bases, findings);
             }
@@ -275,8 +325,8 @@ impl<'a> Stages<'a> {
                     findings.push(self.too_late(number, source, from.span));
                 }
                 Ok(Source::Stage(source)) => waiting.push(source),
-                Ok(Source::Image(image)) if !bases.contains_key(&image) => {
-                    needs.insert(image);
+                Ok(Source::Image(image)) if !bases.contains_key(&*image) => {
+                    needs.insert(*image);
                 }
                 // An error in the recipe itself was reported by `check_sources`; one in a trigger is reported when the
                 // trigger is lowered.
@@ -311,22 +361,23 @@ impl<'a> Stages<'a> {
             }
         };
         match &planned.base {
-            Base::Scratch => {}
+            Base::Scratch | Base::Files(_) => {}
             Base::Stage(number) => {
-                for step in &self.planned[*number].stage.steps {
+                for step in self.planned[*number].steps {
                     if let Instruction::Onbuild(text) = &step.instruction {
                         read(text, false);
                     }
                 }
             }
             Base::Image(image) => match bases.get(image) {
+                Some(_) if planned.replaced => {}
                 Some(config) => {
                     for text in &config.config.on_build {
                         read(&Spanned::new(text.clone(), planned.stage.base.span), true);
                     }
                 }
                 None => {
-                    needs.insert(image.clone());
+                    needs.insert(*image.clone());
                 }
             },
         }

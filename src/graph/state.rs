@@ -46,6 +46,8 @@ pub(super) struct StageState {
     pub(super) platform: Platform,
     /// The image at the bottom.
     pub(super) base: Option<ImageRequest>,
+    /// Whether the recipe has said anything about the working directory.
+    pub(super) workdir_set: bool,
 }
 
 impl StageState {
@@ -100,6 +102,7 @@ impl StageState {
             arguments: Arguments::default(),
             platform,
             base,
+            workdir_set: false,
         };
         state.enter();
         state

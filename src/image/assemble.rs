@@ -18,8 +18,8 @@ pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 /// The base of an image, as far as its documents name it.
 #[derive(Debug, Clone)]
 pub struct Base<'a> {
-    /// The name the recipe used.
-    pub name: &'a Reference,
+    /// The name the recipe used, where others can pull it by that.
+    pub name: Option<&'a Reference>,
     /// What that name stood for: the digest of an index or a manifest.
     pub digest: Digest,
     /// The layers as the base's manifest describes them.
@@ -74,7 +74,7 @@ pub struct Image {
 /// `config` comes from the graph: its first `base_history` entries of history are the base's, and of the others the
 /// `n`th that is not empty belongs to `built[n]`. Every time in the result is the time its layer was made (the one
 /// below for steps without a layer), so that a build that found everything in the cache gives the same bytes again;
-/// `scratch_time` serves where there is no layer at all.
+/// `annotations` are the user's, over our own; `scratch_time` serves where there is no layer at all.
 ///
 /// # Errors
 /// If a document cannot be JSON, which values from a graph cannot cause.
@@ -84,6 +84,7 @@ pub fn assemble(
     base: Option<&Base<'_>>,
     base_diff_ids: &[DiffId],
     built: &[Built],
+    annotations: &BTreeMap<String, String>,
     scratch_time: &str,
 ) -> serde_json::Result<Image> {
     let mut config = config.clone();
@@ -105,12 +106,14 @@ pub fn assemble(
     let config = Document::new(media_type::CONFIG, &config)?;
 
     let base_layers = base.map_or(&[][..], |base| base.layers);
+    let mut all_annotations = base.map(base_annotations).unwrap_or_default();
+    all_annotations.extend(annotations.clone());
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(media_type::MANIFEST.to_owned()),
         config: config.descriptor.clone(),
         layers: base_layers.iter().map(in_oci_terms).chain(built.iter().map(|layer| layer.blob.clone())).collect(),
-        annotations: base.map(base_annotations).unwrap_or_default(),
+        annotations: all_annotations,
         other: serde_json::Map::new(),
     };
     let manifest = Document::new(media_type::MANIFEST, &manifest)?;
@@ -118,8 +121,9 @@ pub fn assemble(
 }
 
 fn base_annotations(base: &Base<'_>) -> BTreeMap<String, String> {
-    let name = Reference { digest: None, ..base.name.clone() };
-    BTreeMap::from([(BASE_NAME.to_owned(), name.to_string()), (BASE_DIGEST.to_owned(), base.digest.to_string())])
+    let name = base.name.map(|name| Reference { digest: None, ..name.clone() });
+    let name = name.map(|name| (BASE_NAME.to_owned(), name.to_string()));
+    name.into_iter().chain([(BASE_DIGEST.to_owned(), base.digest.to_string())]).collect()
 }
 
 fn in_oci_terms(layer: &Descriptor) -> Descriptor {
@@ -163,12 +167,15 @@ mod tests {
             blob: Descriptor::new(media_type::LAYER, diff_id.into(), 5),
             created: "2024-05-05T00:00:00Z".to_owned(),
         }];
-        let image = assemble(&config, 1, None, &[], &built, "1970-01-01T00:00:00Z").unwrap();
+        let image = assemble(&config, 1, None, &[], &built, &BTreeMap::new(), "1970-01-01T00:00:00Z").unwrap();
         assert_eq!(image.created, "2024-05-05T00:00:00Z");
         let written: ImageConfig = serde_json::from_slice(&image.config.bytes).unwrap();
         let times: Vec<_> = written.history.iter().map(|h| h.created.as_deref().unwrap()[..4].to_owned()).collect();
         assert_eq!(times, ["2020", "2020", "2024", "2024"]);
         assert_eq!(written.rootfs.diff_ids, [diff_id]);
-        assert_eq!(assemble(&config, 1, None, &[], &built, "1970-01-01T00:00:00Z").unwrap().manifest, image.manifest);
+        assert_eq!(
+            assemble(&config, 1, None, &[], &built, &BTreeMap::new(), "1970-01-01T00:00:00Z").unwrap().manifest,
+            image.manifest
+        );
     }
 }

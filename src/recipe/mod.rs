@@ -7,6 +7,7 @@
 pub mod dockerfile;
 pub mod platform;
 pub mod reference;
+pub mod remote;
 pub mod variable;
 
 use std::time::Duration;
@@ -49,10 +50,14 @@ pub struct Checks {
 impl Checks {
     /// Whether a warning of this rule, at this place, is switched off.
     pub fn skips(&self, rule: &str, span: Span) -> bool {
+        self.skip.contains(rule) || self.skips_here(rule, span)
+    }
+
+    /// Whether the comment directly above the instruction at this place switches the rule off.
+    pub fn skips_here(&self, rule: &str, span: Span) -> bool {
         let until = self.local.partition_point(|(instruction, _)| instruction.start <= span.start);
         let above = until.checked_sub(1).and_then(|last| self.local.get(last));
-        self.skip.contains(rule)
-            || above.is_some_and(|(instruction, rules)| span.start < instruction.end && rules.contains(rule))
+        above.is_some_and(|(instruction, rules)| span.start < instruction.end && rules.contains(rule))
     }
 }
 

@@ -9,6 +9,10 @@
 
 mod pattern;
 
+/// As many bytes may substitutions bring into one word. No program could be given more, and a recipe of a few lines
+/// could otherwise ask for all the memory there is.
+pub const LIMIT: usize = 8 << 20;
+
 /// The variables in scope: the value of a name, or `None` where it is not set.
 pub type Scope<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
@@ -53,6 +57,9 @@ pub enum Error {
         /// What the recipe's author wanted to be said.
         message: String,
     },
+    /// The word would become too long.
+    #[error("the variables of this word bring in more than {LIMIT} bytes")]
+    TooLong,
     /// A pattern has a backslash before a character that needs none.
     #[error("invalid escape '\\{character}' in the pattern ({pattern})")]
     PatternEscape {
@@ -234,6 +241,8 @@ struct Machine<'a> {
     protected: Vec<std::ops::Range<usize>>,
     unset: Vec<String>,
     frames: Vec<Frame>,
+    /// How many bytes values and replacements brought in so far.
+    taken: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -248,6 +257,7 @@ impl<'a> Machine<'a> {
             protected: Vec::new(),
             unset: Vec::new(),
             frames: Vec::new(),
+            taken: 0,
         }
     }
 
@@ -369,7 +379,7 @@ impl<'a> Machine<'a> {
             let name = self.name();
             if name.is_empty() {
                 self.output.push('$');
-            } else if let Some(value) = self.look_up(&name) {
+            } else if let Some(value) = self.look_up(&name)? {
                 self.output.push_str(&value);
             } else if self.rules.keep_unset {
                 self.output.push('$');
@@ -385,7 +395,7 @@ impl<'a> Machine<'a> {
         let Some(character) = self.next() else { return Err(Error::Unclosed { name }) };
         match character {
             '}' => {
-                match self.look_up(&name) {
+                match self.look_up(&name)? {
                     Some(value) => self.output.push_str(&value),
                     None if self.rules.keep_unset => self.output.extend(["${", &name, "}"]),
                     None => {}
@@ -431,17 +441,24 @@ impl<'a> Machine<'a> {
         rest[..length].to_owned()
     }
 
-    fn look_up(&mut self, name: &str) -> Option<String> {
+    fn look_up(&mut self, name: &str) -> Result<Option<String>, Error> {
         let value = (self.scope)(name);
-        if value.is_none() {
-            self.unset.push(name.to_owned());
+        match &value {
+            Some(value) => self.take(value.len())?,
+            None => self.unset.push(name.to_owned()),
         }
-        value
+        Ok(value)
+    }
+
+    /// Counts bytes that were not written in the word itself.
+    fn take(&mut self, bytes: usize) -> Result<(), Error> {
+        self.taken = self.taken.saturating_add(bytes);
+        if self.taken > LIMIT { Err(Error::TooLong) } else { Ok(()) }
     }
 
     /// Begins a substitution that has a word, a pattern or a replacement to read first.
     fn open(&mut self, name: String, rest: Rest, written: &str) -> Result<(), Error> {
-        let value = self.look_up(&name);
+        let value = self.look_up(&name)?;
         if value.is_none() && self.rules.keep_unset {
             // The substitution stays as written, so its parts are read straight into their final place.
             self.output.extend(["${", &name, written]);
@@ -485,10 +502,11 @@ impl<'a> Machine<'a> {
                 let value = value.unwrap_or_default();
                 let compiled = pattern::Pattern::parse(&pattern)?;
                 let result = if all {
-                    compiled.replace_all(&value, &replacement)
+                    compiled.replace_all(&value, &replacement, LIMIT).ok_or(Error::TooLong)?
                 } else {
                     compiled.replace_first(&value, &replacement)
                 };
+                self.take(result.len())?;
                 self.output.push_str(&result);
                 Ok(())
             }

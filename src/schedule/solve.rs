@@ -83,6 +83,8 @@ pub struct Solver<'a> {
     pub reporter: &'a Reporter,
     /// Whether results of earlier builds count (`--no-cache`: they do not).
     pub use_cache: bool,
+    /// Stages for which they do not count (`--no-cache-filter`), in any case.
+    pub fresh: &'a [String],
 }
 
 impl Solve for Solver<'_> {
@@ -152,7 +154,7 @@ impl Solver<'_> {
             return (Status::Unknown, None);
         }
         // A source that is missing is the build's to report: here it only means that the step would run.
-        let made = self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(&fields));
+        let made = self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(node, &fields));
         match made {
             Some(made) => (Status::Cached, Some(Solved { chain: inputs[0].chain.with(made.layer), made: Some(made) })),
             None => (Status::Miss, None),
@@ -167,7 +169,7 @@ impl Solver<'_> {
             self.reporter.start(&title).finish(Some(error.to_string()));
         })?;
         let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made) };
-        if let Some(made) = self.known(&fields) {
+        if let Some(made) = self.known(node, &fields) {
             self.reporter.cached(&title);
             return Ok(solved(made));
         }
@@ -177,8 +179,9 @@ impl Solver<'_> {
         made.map(solved)
     }
 
-    fn known(&self, fields: &Fields) -> Option<Made> {
-        let record = self.use_cache.then(|| cache::lookup(self.store, &fields.key())).flatten()?;
+    fn known(&self, node: &Node, fields: &Fields) -> Option<Made> {
+        let fresh = self.fresh.iter().any(|stage| stage.eq_ignore_ascii_case(&node.origin.stage));
+        let record = (self.use_cache && !fresh).then(|| cache::lookup(self.store, &fields.key())).flatten()?;
         Some(Made { layer: record.layer, created: record.created })
     }
 
@@ -194,7 +197,7 @@ impl Solver<'_> {
     ) -> Result<Made, Error> {
         let key = fields.key();
         let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
-        if let Some(made) = self.known(fields) {
+        if let Some(made) = self.known(node, fields) {
             return Ok(made);
         }
         let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();

@@ -189,8 +189,9 @@ macro_rules! groups {
 }
 
 groups! {
-    add, arg, cmd, config, copy, copy_destination, copy_from, copy_ownership, copy_source, dockerignore, entrypoint, env,
-    errors, from, history, mount, onbuild, run, shell, syntax, user, workdir,
+    add, arg, cmd, config, copy, copy_destination, copy_exclude, copy_from, copy_link, copy_ownership, copy_parents,
+    copy_source, dockerignore, entrypoint, env, errors, from, heredoc, history, mount, onbuild, run, shell, syntax, user,
+    workdir,
 }
 
 #[test]

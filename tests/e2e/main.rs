@@ -29,7 +29,13 @@ mod mounts;
 mod outputs;
 // Everything that goes wrong: exit codes, messages, and what is left behind.
 mod bad_input;
+// Recipes that are too large, too deep, or no text: within bounds of time and memory.
+mod limits;
 // The same for a user who is not root.
 mod rootless;
 // images, inspect, rm, graph.
 mod commands;
+// check, --check, --call.
+mod checks;
+// Every flag of `docker buildx build`.
+mod flags;

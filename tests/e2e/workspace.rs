@@ -149,6 +149,7 @@ impl Workspace {
             directory: self.path().to_owned(),
             arguments: arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect(),
             environment,
+            memory: None,
         }
     }
 
@@ -224,9 +225,16 @@ pub(crate) struct Strata {
     directory: PathBuf,
     arguments: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
+    memory: Option<u64>,
 }
 
 impl Strata {
+    /// Limits its address space to so many bytes.
+    pub(crate) fn limited_to(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
     /// Sets a variable of the environment.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.insert(name.into(), value.as_ref().to_owned());
@@ -241,7 +249,14 @@ impl Strata {
     /// Starts it.
     pub(crate) fn start(&self) -> Running {
         let mut command = match &self.who {
-            Who::Caller => Command::new(&self.binary),
+            Who::Caller => match self.memory {
+                Some(bytes) => {
+                    let mut command = Command::new("prlimit");
+                    command.arg(format!("--as={bytes}")).arg("--").arg(&self.binary);
+                    command
+                }
+                None => Command::new(&self.binary),
+            },
             Who::User { name, uid, gid } => {
                 let mut command = Command::new("setpriv");
                 command.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--init-groups", "--"]);
@@ -372,6 +387,12 @@ impl Finished {
     #[track_caller]
     pub(crate) fn success(self) -> Self {
         assert!(self.status.success(), "expected success\n{}", self.describe());
+        self
+    }
+
+    /// Fails the test unless it ended with this code.
+    pub(crate) fn ended_with(self, code: i32) -> Self {
+        assert_eq!(self.code(), Some(code), "{}", self.describe());
         self
     }
 

@@ -18,7 +18,7 @@ fn image(name: &str) -> Op {
         tag: Some("1".to_owned()),
         digest: None,
     };
-    Op::Image(ImageRequest { reference, platform: platform() })
+    Op::Image(ImageRequest { reference, platform: platform(), layout: None })
 }
 
 fn run(parent: usize) -> Op {

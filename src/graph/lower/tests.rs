@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::diagnostic::SourceFile;
+use crate::graph::named::NamedContexts;
 use crate::graph::{Access, Allowed, CacheMount, CopyOp, CopySource, Graph, MkdirOp, RunMount, RunOp};
 use crate::recipe::dockerfile;
 use crate::recipe::platform::Platform;
@@ -26,6 +27,8 @@ fn request() -> Request {
         platform_given: false,
         build_platform: platform("linux/amd64"),
         source_date_epoch: None,
+        every_stage: false,
+        contexts: NamedContexts::default(),
         allow: Allowed::default(),
     }
 }
@@ -334,7 +337,7 @@ fn history_reads_as_buildkits() {
         ("FROM scratch\nONBUILD RUN a", &[]),
         (
             "FROM scratch\nHEALTHCHECK --timeout=90s CMD a",
-            &["- HEALTHCHECK &{[\"CMD-SHELL\" \"a\"] \"0s\" \"1m30s\" \"0s\" \"0s\" '\\x00'}"],
+            &["- HEALTHCHECK {Test:[CMD-SHELL a] Interval:0s Timeout:1m30s StartPeriod:0s StartInterval:0s Retries:0}"],
         ),
         ("FROM scratch\nWORKDIR /\nWORKDIR x", &["- WORKDIR /", "WORKDIR /x"]),
         ("FROM scratch\nRUN make  all", &["RUN /bin/sh -c make  all # buildkit"]),
@@ -452,7 +455,10 @@ fn flags_of_a_copy_are_expanded_and_kept() {
     assert_eq!(copy.chown.as_deref(), Some("me"));
     assert_eq!(copy.chmod.as_deref(), Some("u+x"));
     assert_eq!(copy.exclude, ["*.md", "b"]);
-    assert!(copy.link && !copy.parents && !copy.unpack);
+    assert!(!copy.link && !copy.parents && !copy.unpack, "a mode switches `--link` off, as in BuildKit");
+    let graph = self::graph("FROM scratch\nCOPY --link a /d", &request());
+    let Op::Copy(copy) = &graph[graph.target].op else { panic!("{:?}", ops(&graph)) };
+    assert!(copy.link);
 }
 
 #[test]
@@ -700,7 +706,7 @@ fn doubtful_things_are_warned_of() {
         ("FROM scratch\nENV A=$B", &[], &[("$B", "`$B` is not defined")]),
         ("FROM scratch\nENV A=${B:-c} D=${E:+f}", &[], &[]),
         ("FROM scratch\nARG B\nENV A=$B", &[], &[]),
-        ("FROM scratch\nRUN $x\nCMD $x\nENTRYPOINT $x", &[], &[]),
+        ("FROM scratch\nSHELL [\"s\"]\nRUN $x\nCMD $x\nENTRYPOINT $x", &[], &[]),
         ("FROM scratch\nCOPY <<F /x\n$y\nF", &[], &[("$y\n", "`$y` is not defined")]),
         ("FROM scratch\nCOPY <<'F' /x\n$y\nF", &[], &[]),
         ("ARG V=1\nFROM alpine:1$W", &[], &[("alpine:1$W", "`$W`, which no `ARG`")]),

@@ -66,6 +66,17 @@ pub fn parse_trigger(trigger: &Spanned<String>, escape: char) -> Result<Step, Di
     }
 }
 
+/// Reads the value of a `# check=` directive that was given elsewhere; all places in it are the recipe's beginning.
+///
+/// # Errors
+/// An option that is not understood.
+pub fn read_checks(value: &str) -> Result<Checks, Diagnostic> {
+    let mut checks = directive::parse_checks(&Spanned::new(value, Span::new(0, value.len())))?;
+    let names = checks.skip.names.iter_mut().chain(&mut checks.experimental.names);
+    names.for_each(|name| name.span = Span::default());
+    Ok(checks)
+}
+
 /// Reads one instruction and the heredocs below it.
 fn read_line(
     line: &Line<'_>,

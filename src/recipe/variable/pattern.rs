@@ -67,8 +67,8 @@ impl Pattern {
     }
 
     /// The value with all its matches replaced, where `$0` and `${0}` in the template stand for the match, `$$` for a
-    /// dollar sign and any other reference for nothing.
-    pub(super) fn replace_all(&self, value: &str, template: &str) -> String {
+    /// dollar sign and any other reference for nothing. `None` where the result would have more than `limit` bytes.
+    pub(super) fn replace_all(&self, value: &str, template: &str, limit: usize) -> Option<String> {
         let starts = self.starts(value);
         let mut result = String::with_capacity(value.len());
         let mut copied = 0;
@@ -78,14 +78,17 @@ impl Pattern {
             result.push_str(&value[copied..start]);
             // An empty match directly after another match does not count.
             if end > copied || start == 0 {
-                fill_template(template, &value[start..end], &mut result);
+                fill_template(template, &value[start..end], limit, &mut result);
+            }
+            if result.len() > limit {
+                return None;
             }
             copied = end;
             let width = value[from..].chars().next().map_or(1, char::len_utf8);
             from = end.max(from + width);
         }
         result.push_str(&value[copied..]);
-        result
+        (result.len() <= limit).then_some(result)
     }
 
     /// The places of the value, in order, at which a match can start.
@@ -193,10 +196,14 @@ impl<'p> States<'p> {
 }
 
 /// Writes a template of Go's `regexp.Expand` for an expression without groups.
-fn fill_template(template: &str, matched: &str, result: &mut String) {
+/// Appends the template, each reference in it replaced. Stops once the result has more than `limit` bytes.
+fn fill_template(template: &str, matched: &str, limit: usize, result: &mut String) {
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
         result.push_str(before);
+        if result.len() > limit {
+            return;
+        }
         rest = after;
         if let Some(after) = rest.strip_prefix('$') {
             result.push('$');
