@@ -37,17 +37,7 @@ fn configuration() -> ImageConfig {
 }
 
 fn recipes(criterion: &mut Criterion) {
-    let platform = Platform::host();
-    let request = Request {
-        target: None,
-        build_args: BTreeMap::new(),
-        platform: platform.clone(),
-        platform_given: false,
-        build_platform: platform,
-        source_date_epoch: None,
-        contexts: strata::graph::named::NamedContexts::default(),
-        allow: strata::graph::Allowed::default(),
-    };
+    let request = Request::plain(Platform::host());
     let mut group = criterion.benchmark_group("recipe");
     group.throughput(Throughput::Elements(LARGE.lines().count() as u64));
     group.bench_function("parse", |bencher| bencher.iter(|| parsed(black_box(LARGE))));

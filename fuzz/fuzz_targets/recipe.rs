@@ -24,20 +24,15 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     assert!(!recipe.stages.is_empty(), "a recipe without stages and without an error");
-    let platform: Platform = "linux/amd64".parse().expect("it is a platform");
     let request = Request {
-        target: None,
         build_args: BTreeMap::from([("GIVEN".to_owned(), "a b".to_owned())]),
-        platform: platform.clone(),
-        platform_given: false,
-        build_platform: platform,
-        source_date_epoch: None,
+        ..Request::plain("linux/amd64".parse::<Platform>().expect("it is a platform"))
     };
     match lower(&recipe, &request, &BTreeMap::new()) {
         Ok(Lowered::Graph(graph, warnings)) => {
             assert_pointing_into(&text, &warnings);
             for (place, node) in graph.nodes.iter().enumerate() {
-                assert!(node.inputs().iter().all(|input| input.0 < place), "node {place} needs a later one");
+                assert!(node.op.inputs().iter().all(|input| input.0 < place), "node {place} needs a later one");
             }
             assert!(graph.target.0 < graph.nodes.len());
         }

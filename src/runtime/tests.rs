@@ -801,7 +801,8 @@ fn impossible_mounts(lab: &Lab) {
         (vec![mount("/", Source::Memory { size: None }, true)], "/ is no absolute path"),
         (vec![mount("/a/../b", Source::Memory { size: None }, true)], "/a/../b is no absolute path"),
         (vec![mount("/x", Source::Host("/no/such".into()), true)], "cannot mount on /x"),
-        (vec![mount("/f", file(), false), mount("/f/x", file(), false)], "/f"),
+        (vec![mount("/f", file(), false), mount("/f/x", file(), false)], "/f/x: a file is mounted on /f"),
+        (vec![mount("/f", file(), false), mount("/f", lab.layers(""), false)], "/f: a file is mounted on /f"),
         (vec![mount("/a", lab.layers(""), false), mount("/a/link/x", file(), false)], "/a/link"),
     ];
     for (mounts, part) in cases {

@@ -63,8 +63,11 @@ fn random_bytes() {
 
 #[test]
 fn bytes_that_are_not_utf8_and_nul_bytes() {
-    refused(b"FROM scratch\nENV A=\xff\xfe\nBAD \xc3\x28\n", &["Dockerfile:3", "BAD"]);
-    refused(b"FROM scratch\nCOPY a\0b /\n", &["Dockerfile:2"]);
+    refused(b"FROM scratch\nENV A=\xff\xfe\nBAD \xc3\x28\n", &["Dockerfile", "line 2 is not UTF-8"]);
+    // No file has such a name.
+    let workspace = Workspace::new();
+    workspace.write("Dockerfile", b"FROM scratch\nCOPY a\0b /\n");
+    build(&workspace, &["-t", "never"]).fails(1, &["Dockerfile:2"]);
     refused(b"FROM scr\0atch\n", &["Dockerfile:1"]);
     refused(&[0; 100_000], &["Dockerfile"]);
 }
@@ -189,5 +192,5 @@ fn a_word_that_nests_a_hundred_thousand_times() {
             recipe.extend([&part.repeat(depth), "\\\n"]);
         }
     }
-    accepted(&format!("{recipe}\nCOPY file /\n"), &[]);
+    accepted(&format!("{recipe}end\nCOPY file /\n"), &[]);
 }

@@ -68,9 +68,11 @@ pub(super) fn read(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Directives 
 /// Reads `skip=A,B;error=true;experimental=C`, the value of a check directive or comment.
 pub(super) fn parse_checks(value: &Spanned<&str>) -> Result<Checks, Diagnostic> {
     let mut checks = Checks::default();
+    // What stands in a trigger of a base image has the place of the `FROM` that brought it.
+    let is_in_text = value.span.end - value.span.start == value.value.len();
     let mut at = value.span.start;
     for option in value.value.split(';') {
-        let span = Span::new(at, (at + option.len()).min(value.span.end));
+        let span = if is_in_text { Span::new(at, at + option.len()) } else { value.span };
         at += option.len() + 1;
         if value.value.trim().is_empty() {
             break;
@@ -102,7 +104,9 @@ pub(super) fn parse_checks(value: &Spanned<&str>) -> Result<Checks, Diagnostic> 
 pub(super) fn comment_checks(comment: &Spanned<String>) -> Option<Result<Checks, Diagnostic>> {
     let after = comment.value.get(.."check".len()).filter(|key| key.eq_ignore_ascii_case("check"));
     let value = comment.value[after?.len()..].trim_start_matches(is_regex_blank).strip_prefix('=')?.trim();
-    Some(parse_checks(&Spanned::new(value, comment.span)))
+    let in_text = comment.span.end - comment.span.start == comment.value.len();
+    let span = if in_text { Span::new(comment.span.end - value.len(), comment.span.end) } else { comment.span };
+    Some(parse_checks(&Spanned::new(value, span)))
 }
 
 fn rules(names: &str, span: Span) -> RuleSet {

@@ -238,11 +238,14 @@ impl<'a> Reader<'a> {
         // Only the line's first character is left out, so an indented comment describes nothing, as in BuildKit.
         let mut characters = physical.text.chars();
         characters.next();
-        let comment = characters.as_str().trim();
+        let after = characters.as_str();
+        let comment = after.trim();
         if comment.is_empty() {
             comments.clear();
         } else {
-            let span = Span::new(physical.start, physical.start + physical.text.len());
+            let blanks = after.len() - after.trim_start().len();
+            let start = physical.start + physical.text.len() - after.len() + blanks;
+            let span = Span::new(start, start + comment.len());
             comments.push(Spanned::new(comment.to_owned(), self.fixed.unwrap_or(span)));
         }
     }

@@ -167,6 +167,10 @@ fn checks_can_be_switched_off_for_one_instruction() {
         assert_eq!([0, 1, 2].map(|step| recipe.checks.skips(rule, span(step))), skipped, "{rule}");
     }
     assert_eq!(read("FROM a\n# check=nonsense\nRUN x").1, ["InvalidCheckComment"]);
+    // Found by fuzzing: the place was counted from the comment's start, and could be inside a character.
+    let text = "FROM a\n# check = skip=A;ä=ö\nRUN x";
+    let (_, diagnostics) = parse(&source(text));
+    assert_eq!(&text[diagnostics[0].span.start..diagnostics[0].span.end], "ä=ö");
 }
 
 #[test]

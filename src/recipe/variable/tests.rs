@@ -286,7 +286,99 @@ fn lengths(pattern: &[char], value: &[char]) -> Vec<usize> {
     }
 }
 
+/// A part of a word, whose meaning is known without reading the word.
+#[derive(Debug, Clone)]
+enum Part {
+    /// Begins with a character that no name can have, so that it never becomes part of one before it.
+    Plain(String),
+    Escaped(char),
+    Single(String),
+    Double(Vec<Self>),
+    Variable(&'static str),
+    Braced(&'static str),
+    Operator(&'static str, &'static str, Vec<Self>),
+}
+
+impl Part {
+    fn text(&self) -> String {
+        let joined = |parts: &[Self]| parts.iter().map(Self::text).collect::<String>();
+        match self {
+            Self::Plain(text) => text.clone(),
+            Self::Escaped(character) => format!("\\{character}"),
+            Self::Single(text) => format!("'{text}'"),
+            Self::Double(parts) => format!("\"{}\"", joined(parts)),
+            Self::Variable(name) => format!("${name}"),
+            Self::Braced(name) => format!("${{{name}}}"),
+            Self::Operator(name, operator, word) => format!("${{{name}{operator}{}}}", joined(word)),
+        }
+    }
+
+    fn meaning(&self) -> String {
+        let joined = |parts: &[Self]| parts.iter().map(Self::meaning).collect::<String>();
+        match self {
+            Self::Plain(text) | Self::Single(text) => text.clone(),
+            Self::Escaped(character) => character.to_string(),
+            Self::Double(parts) => joined(parts),
+            Self::Variable(name) | Self::Braced(name) => scope(name).unwrap_or_default(),
+            Self::Operator(name, operator, word) => {
+                let value = scope(name).filter(|value| !operator.starts_with(':') || !value.is_empty());
+                match (operator.ends_with('+'), value) {
+                    (true, Some(_)) | (false, None) => joined(word),
+                    (true, None) => String::new(),
+                    (false, Some(value)) => value,
+                }
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        match self {
+            Self::Plain(_) | Self::Escaped(_) | Self::Single(_) => Vec::new(),
+            Self::Double(parts) => parts.iter().flat_map(Self::names).collect(),
+            Self::Variable(name) | Self::Braced(name) => vec![name],
+            Self::Operator(name, _, word) => std::iter::once(*name).chain(word.iter().flat_map(Self::names)).collect(),
+        }
+    }
+}
+
+/// Words of nested parts. What stands in double quotes has no quotes and no escapes of its own here.
+fn parts() -> impl Strategy<Value = Vec<Part>> {
+    let name = || prop::sample::select(vec!["a", "empty", "blank", "unset", "quote"]);
+    let operator = || prop::sample::select(vec![":-", "-", ":+", "+"]);
+    let bare = prop_oneof![
+        3 => "[ .,=~][a-z .]{0,4}".prop_map(Part::Plain),
+        2 => name().prop_map(Part::Variable),
+        2 => name().prop_map(Part::Braced),
+    ]
+    .prop_recursive(3, 12, 3, move |part| {
+        (name(), operator(), prop::collection::vec(part, 0..3))
+            .prop_map(|(name, operator, word)| Part::Operator(name, operator, word))
+    });
+    let part = prop_oneof![
+        4 => bare.clone(),
+        1 => prop::sample::select(vec!['$', '"', '\'', '\\', 'x', ' ', '}']).prop_map(Part::Escaped),
+        1 => "[^']{0,5}".prop_map(Part::Single),
+        2 => prop::collection::vec(bare, 0..4).prop_map(Part::Double),
+    ];
+    let name = || prop::sample::select(vec!["a", "empty", "blank", "unset", "quote"]);
+    let operator = || prop::sample::select(vec![":-", "-", ":+", "+"]);
+    let nested = part.prop_recursive(3, 16, 3, move |part| {
+        (name(), operator(), prop::collection::vec(part, 0..3))
+            .prop_map(|(name, operator, word)| Part::Operator(name, operator, word))
+    });
+    prop::collection::vec(nested, 0..6)
+}
+
 proptest! {
+    #[test]
+    fn a_word_means_what_its_parts_mean(parts in parts()) {
+        let word: String = parts.iter().map(Part::text).collect();
+        let meaning: String = parts.iter().map(Part::meaning).collect();
+        prop_assert_eq!(expand(&word, '\\', &scope), Ok(meaning), "{}", word);
+        let expected: Vec<&str> = parts.iter().flat_map(Part::names).collect();
+        prop_assert_eq!(names(&word, '\\'), expected, "{}", word);
+    }
+
     #[test]
     fn expansion_never_panics(word in "\\PC*", escape in prop::sample::select(vec!['\\', '`'])) {
         let _ = expand(&word, escape, &scope);
