@@ -369,19 +369,20 @@ fn cancelling(lab: &Lab) {
             std::thread::sleep(Duration::from_millis(delay));
             other.cancel();
         });
-        assert_eq!(lab.run_with(lab.plan("sleep 445566"), &cancel, &|_, _| ()).status(), Status::Cancelled);
+        assert_eq!(lab.run_with(lab.plan(&long), &cancel, &|_, _| ()).status(), Status::Cancelled);
         thread.join().unwrap();
     }
-    assert_eq!(processes("445566"), 0);
+    assert_eq!(processes(&long), 0);
 }
 
 fn panicking_callback(lab: &Lab) {
+    let long = long_sleep(3);
     let notice = |_, _: &[u8]| panic!("on purpose");
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        lab.run_with(lab.plan("echo; sleep 778899"), &Cancel::new(), &notice);
+        lab.run_with(lab.plan(&format!("echo; {long}")), &Cancel::new(), &notice);
     }));
     assert!(ran.is_err());
-    assert_eq!(processes("778899"), 0);
+    assert_eq!(processes(&long), 0);
 }
 
 fn surroundings(lab: &Lab) {
@@ -1024,19 +1025,30 @@ fn nothing_leaks(lab: &Lab) {
 
 fn killed_builder(lab: &Lab) {
     let mut victim = this_test_binary("victim", lab.dir.path());
-    let mut victim = victim.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap();
+    let long = long_sleep(4);
+    let mut victim = victim
+        .env(VICTIMS_COMMAND, &long)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
     let group = rustix::process::Pid::from_child(&victim);
-    let started = catch_unwind(|| eventually("the victim's sandbox", || processes("665544") == 1));
+    let started = catch_unwind(|| eventually("the victim's sandbox", || processes(&long) == 1));
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     victim.wait().unwrap();
     started.unwrap();
-    eventually("the end of the sandbox", || processes("665544") == 0);
+    eventually("the end of the sandbox", || processes(&long) == 0);
 }
+
+/// The variable by which a victim is told what to run.
+const VICTIMS_COMMAND: &str = "STRATA_TEST_VICTIMS_COMMAND";
 
 /// Runs something long, to be killed. (Root of a user namespace already, if its parent is.)
 fn be_a_victim() {
     let lab = Lab::new(false);
     let mut plan = lab.plan("");
-    plan.argv = strings(&["sleep", "665544"]);
+    let command = std::env::var(VICTIMS_COMMAND).unwrap();
+    plan.argv = strings(&command.split(' ').collect::<Vec<_>>());
     lab.run(plan);
 }
