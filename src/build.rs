@@ -27,6 +27,7 @@ use crate::export::{
     blobs, layout,
     spec::{Destination, Output},
 };
+use crate::fetch::Fetcher;
 use crate::graph::explain::Status;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::outline::{self, Outline};
@@ -95,6 +96,13 @@ pub struct Workplace {
     pub owners: Owners,
     /// How many steps may run at once.
     pub slots: usize,
+}
+
+impl Workplace {
+    /// What fetches contexts and recipes.
+    fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher { store: &self.store, client: &self.client, cancel: &self.cancel }
+    }
 }
 
 /// A finished build.
@@ -192,13 +200,13 @@ impl Error {
             Self::Base { source, .. } => source.is_environment(),
             Self::Step { source, .. } => source.is_environment(),
             Self::Blobs(error) => error.is_environment(),
+            Self::Contexts(error) => error.is_environment(),
             Self::Store(_) | Self::Layout(_) => true,
             Self::ReadRecipe { .. }
             | Self::Recipe(_)
             | Self::Violations { .. }
             | Self::CheckArgument { .. }
             | Self::Context(_)
-            | Self::Contexts(_)
             | Self::Cancelled
             | Self::Document(_) => false,
         };
@@ -296,7 +304,7 @@ pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>),
 /// # Errors
 /// If the recipe cannot be read, or has mistakes.
 pub fn outline(request: &Request, place: &Workplace) -> Result<(Recipe, Outline), Error> {
-    let source = request.read_recipe(&Arrivals::default().main(request, place)?)?;
+    let source = request.read_recipe(&Arrivals::default().main(request, place)?, place)?;
     let (recipe, _) = parse(&source)?;
     let outline = outline::outline(&recipe, &request.graph)
         .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source, diagnostics })))?;
@@ -321,7 +329,7 @@ pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
     let request = &Request { graph, ..request.clone() };
     let mut arrivals = Arrivals::default();
     let main = arrivals.main(request, place)?;
-    let source = request.read_recipe(&main)?;
+    let source = request.read_recipe(&main, place)?;
     let (mut recipe, mut reported) = dockerfile::parse(&source);
     override_checks(&mut recipe, request)?;
     let readable = !reported.iter().any(Diagnostic::is_error);
@@ -396,7 +404,7 @@ fn solver<'a>(
 fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
     let mut arrivals = Arrivals::default();
     let main = arrivals.main(request, place)?;
-    let source = request.read_recipe(&main)?;
+    let source = request.read_recipe(&main, place)?;
     let (mut recipe, mut reported) = parse(&source)?;
     override_checks(&mut recipe, request)?;
     let (mut graph, bases, more) = resolve(&recipe, request, place)?;

@@ -39,6 +39,8 @@ pub mod check;
 
 pub mod base;
 
+pub mod fetch;
+
 pub mod cache;
 
 pub mod runtime;

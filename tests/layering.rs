@@ -24,9 +24,14 @@ const RULE: &[(&str, &[&str])] = &[
     ("check", &["diagnostic", "recipe", "graph", "context"]),
     ("runtime", &[]),
     ("base", &["digest", "progress", "recipe", "image", "graph", "store", "registry", "layer", "runtime"]),
+    // What is named by address is kept in the store, comes over the registry's connections, and is read as a context is.
+    ("fetch", &["digest", "progress", "recipe", "store", "registry", "layer", "context", "runtime"]),
     ("cache", &["digest", "recipe", "image", "graph", "store"]),
-    ("execute", &["digest", "progress", "recipe", "image", "graph", "store", "layer", "context", "runtime", "base"]),
-    ("schedule", &["digest", "progress", "image", "graph", "store", "cache", "execute", "recipe"]),
+    (
+        "execute",
+        &["digest", "progress", "recipe", "image", "graph", "store", "layer", "context", "runtime", "base", "fetch"],
+    ),
+    ("schedule", &["digest", "progress", "image", "graph", "store", "cache", "fetch", "execute", "recipe"]),
     ("export", &["digest", "diagnostic", "progress", "recipe", "image", "store", "layer", "base"]),
     (
         "build",
@@ -44,6 +49,7 @@ const RULE: &[(&str, &[&str])] = &[
             "context",
             "runtime",
             "base",
+            "fetch",
             "execute",
             "schedule",
             "export",

@@ -13,12 +13,14 @@ use crate::context::opened::Opened;
 use crate::context::{self, Context};
 use crate::diagnostic::SourceFile;
 use crate::digest::ContentId;
+use crate::fetch;
 use crate::graph::{ContextName, Graph, Op};
 use crate::layer::compress::archive_decoder;
 use crate::layer::entries::Entries;
 use crate::layer::tree::{Kind, Tree};
 use crate::layer::unpack;
 use crate::layer::view::{Follow, View, resolve};
+use crate::recipe::remote::GitAddress;
 use crate::store::Scratch;
 
 /// The largest recipe that is taken from elsewhere than a file.
@@ -34,6 +36,10 @@ pub enum ContextSource {
     Directory(PathBuf),
     /// Standard input: an archive, or a recipe and no files.
     Stdin,
+    /// An address of either.
+    Http(String),
+    /// A git repository.
+    Git(GitAddress),
 }
 
 /// Where the recipe comes from.
@@ -45,6 +51,8 @@ pub enum RecipeSource {
     File(PathBuf),
     /// Standard input.
     Stdin,
+    /// An address.
+    Http(String),
 }
 
 /// Why a context or a recipe cannot be had.
@@ -75,12 +83,20 @@ pub enum Error {
         /// What is wrong with it.
         source: unpack::Error,
     },
+    /// It could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
 }
 
 impl Error {
     /// Whether the command line is the cause.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Ambiguous(_) | Self::TooLarge { .. })
+    }
+
+    /// Whether this machine or its network is the cause.
+    pub fn is_environment(&self) -> bool {
+        matches!(self, Self::Fetch(error) if error.is_environment())
     }
 }
 
@@ -129,6 +145,19 @@ impl Arrivals {
                 let located = self.archive_or_recipe(&path, what, place);
                 drop(scratch);
                 located
+            }
+            ContextSource::Http(address) => {
+                let path = download(address, place)?;
+                self.archive_or_recipe(&path, shown(address), place)
+            }
+            ContextSource::Git(address) => {
+                let task = place.reporter.start(&format!("fetch {}", address.remote));
+                let fetcher = place.fetcher();
+                let fetched = fetcher.commit(address).and_then(|commit| fetcher.checkout(&commit));
+                task.finish(fetched.as_ref().err().map(ToString::to_string));
+                let (context, scratch) = fetched.map_err(Error::Fetch)?;
+                self.scratches.push(scratch);
+                Ok(Located::Opened(Opened::Directory(Box::new(context))))
             }
         }
     }
@@ -196,15 +225,24 @@ impl Request {
         match &self.recipe {
             RecipeSource::Default => Some(default_recipe(directory)),
             RecipeSource::File(path) => Some(path.clone()),
-            RecipeSource::Stdin => None,
+            RecipeSource::Stdin | RecipeSource::Http(_) => None,
         }
     }
 
     /// The recipe's text.
-    pub(super) fn read_recipe(&self, main: &Located) -> Result<SourceFile, BuildError> {
-        if self.recipe == RecipeSource::Stdin {
-            let text = bounded_text(io::stdin().lock(), "standard input")?;
-            return Ok(SourceFile { name: "standard input".into(), text: text.into() });
+    pub(super) fn read_recipe(&self, main: &Located, place: &Workplace) -> Result<SourceFile, BuildError> {
+        let named = |name: &str, text: String| SourceFile { name: name.into(), text: text.into() };
+        match &self.recipe {
+            RecipeSource::Stdin => {
+                let what = "standard input";
+                return Ok(named(what, bounded_text(io::stdin().lock(), what)?));
+            }
+            RecipeSource::Http(address) => {
+                let (path, what) = (download(address, place)?, shown(address));
+                let file = File::open(path).map_err(|source| Error::Read { what: what.to_owned(), source })?;
+                return Ok(named(what, bounded_text(file, what)?));
+            }
+            RecipeSource::Default | RecipeSource::File(_) => {}
         }
         match main {
             Located::Recipe(source) => Ok(source.clone()),
@@ -227,6 +265,21 @@ impl Request {
             }
         }
     }
+}
+
+/// The file at an address, in the store.
+fn download(address: &str, place: &Workplace) -> Result<PathBuf, Error> {
+    let task = place.reporter.start(&format!("fetch {}", shown(address)));
+    let fetched = place.fetcher().http(address, None, &task);
+    task.finish(fetched.as_ref().err().map(ToString::to_string));
+    let digest = fetched?.digest;
+    let path = place.store.blob_path(&digest);
+    path.ok_or_else(|| fetch::Error::from(crate::store::Error::NoBlob { digest }).into())
+}
+
+/// An address as messages show it: without its query, which may be a signature.
+fn shown(address: &str) -> &str {
+    address.split(['?', '#']).next().unwrap_or(address)
 }
 
 /// `Dockerfile`, or `dockerfile` where only that is there.

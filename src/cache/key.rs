@@ -30,7 +30,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ContentId, Digest, Key};
-use crate::graph::{Access, CopyOp, MkdirOp, RunMount, RunOp};
+use crate::graph::{Access, CopyOp, CopySource, MkdirOp, RunMount, RunOp};
 use crate::image::chain::Chain;
 use crate::recipe::platform::Platform;
 use crate::recipe::{Network, Security};
@@ -165,7 +165,8 @@ pub fn shown(source: &str, from: &Chain) -> Key {
 
 /// What a `COPY` or `ADD` depends on. `files` is the digest of the selection.
 pub fn copy(op: &CopyOp, parent: &Chain, files: &ContentId) -> Fields {
-    let flags = [("link", op.link), ("unpack", op.unpack)];
+    let fetched = op.sources.iter().any(|source| matches!(source, CopySource::Fetched { unpack: true, .. }));
+    let flags = [("link", op.link), ("unpack", op.unpack), ("unpack-fetched", fetched)];
     Fields::new("copy")
         .optional("parent", (!op.link).then(|| chain_text(parent)))
         .text("files", files.to_string())
@@ -186,10 +187,15 @@ pub fn mkdir(op: &MkdirOp, parent: &Chain) -> Fields {
 }
 
 /// The question "which files of this chain does this `COPY` select, and what are they?", whose answer never changes.
-pub fn selection(op: &CopyOp, from: &Chain) -> Key {
+/// `fetched` are the identities of what [`CopyOp::fetched`] gave.
+pub fn selection(op: &CopyOp, from: &Chain, fetched: &[String]) -> Key {
+    let mut identities = fetched.iter();
     let sources = op.sources.iter().map(|source| match source {
-        crate::graph::CopySource::Path(path) => format!("path {path}"),
-        crate::graph::CopySource::Inline(file) => format!("inline {} {}", file.name, Digest::of(&file.content)),
+        CopySource::Path(path) => format!("path {path}"),
+        CopySource::Inline(file) => format!("inline {} {}", file.name, Digest::of(&file.content)),
+        CopySource::Fetched { path, .. } => {
+            format!("fetched {path:?} {}", identities.next().map_or("", String::as_str))
+        }
     });
     Fields::new("selection")
         .text("from", chain_text(from))

@@ -7,7 +7,6 @@ use crate::check::rule::RULES;
 use crate::diagnostic::SourceFile;
 use crate::graph::Request;
 use crate::graph::lower::{Lowered, lower};
-use crate::image::config::ImageConfig;
 use crate::recipe::dockerfile;
 use crate::recipe::platform::Platform;
 
@@ -72,11 +71,9 @@ fn check(example: &Example, purpose: Purpose) -> Vec<Diagnostic> {
             Ok(Lowered::Needs(images)) => {
                 for image in images {
                     let arm = image.reference.repository.contains("arm64");
-                    let config = ImageConfig {
-                        os: "linux".to_owned(),
-                        architecture: if arm { "arm64" } else { "amd64" }.to_owned(),
-                        ..ImageConfig::default()
-                    };
+                    let architecture = if arm { "arm64" } else { "amd64" };
+                    let config = serde_json::json!({ "os": "linux", "architecture": architecture });
+                    let config = serde_json::from_value(config).unwrap();
                     bases.insert(image, config);
                 }
             }

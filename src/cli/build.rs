@@ -24,15 +24,16 @@ use crate::recipe::reference::Reference;
 /// What is built, as every command that makes a graph takes it.
 #[derive(Debug, Args)]
 pub(super) struct Recipe {
-    /// The files that COPY and ADD read: a directory, or - for an archive or a recipe on standard input
+    /// The files that COPY and ADD read: a directory, a git repository (URL[#REF[:DIR]]), the URL of an archive or a
+    /// recipe, or - for either on standard input
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
 
-    /// The recipe, - for standard input [default: CONTEXT/Dockerfile]
+    /// The recipe: a file, a URL, or - for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Give a name files or an image: NAME=DIR|docker-image://IMAGE|oci-layout://DIR[:TAG|@DIGEST]
+    /// Give a name files or an image: NAME=DIR|URL|docker-image://IMAGE|oci-layout://DIR[:TAG|@DIGEST]
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     build_contexts: Vec<String>,
 
@@ -170,7 +171,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
 impl Recipe {
     /// What is typed → what it means.
     pub(super) fn request(self) -> Result<Request, exit::Error> {
-        let context = contexts::main(self.context)?;
+        let build_args = build_args(&self.build_args)?;
+        let context = contexts::main(self.context, &build_args)?;
         let (named, sources) = contexts::named(&self.build_contexts)?;
         let build_platform = Platform::host();
         let platform = match &self.platform {
@@ -182,7 +184,6 @@ impl Recipe {
             Some(text) => text.parse()?,
             None => build_platform.clone(),
         };
-        let build_args = build_args(&self.build_args)?;
         let source_date_epoch = source_date_epoch(&build_args)?;
         let platform_given = self.platform.is_some();
         let graph = graph::Request {

@@ -7,16 +7,25 @@ use crate::build::contexts::{ContextSource, RecipeSource};
 use crate::cli::exit::Error;
 use crate::graph::named::{self, NamedContext, NamedContexts};
 use crate::recipe::reference::Reference;
+use crate::recipe::remote::{self, Remote};
 
 /// The registry's part in the name of an image that comes from a layout on disk.
 const LAYOUT_REGISTRY: &str = "oci-layout";
 
+/// The build argument that keeps `.git` in a main context from a repository.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 /// `CONTEXT`
-pub(super) fn main(context: PathBuf) -> Result<ContextSource, Error> {
+pub(super) fn main(context: PathBuf, build_args: &BTreeMap<String, String>) -> Result<ContextSource, Error> {
     if context.as_os_str() == "-" {
         return Ok(ContextSource::Stdin);
     }
-    files(&context.to_string_lossy(), &context).map_err(|reason| Error::Usage(format!("the context {reason}")))
+    let mut source =
+        files(&context.to_string_lossy(), &context).map_err(|reason| Error::Usage(format!("the context {reason}")))?;
+    if let ContextSource::Git(address) = &mut source {
+        address.keep_git_dir |= build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1" || value == "true");
+    }
+    Ok(source)
 }
 
 /// `--file`
@@ -24,7 +33,12 @@ pub(super) fn recipe(file: Option<PathBuf>) -> RecipeSource {
     match file {
         None => RecipeSource::Default,
         Some(file) if file.as_os_str() == "-" => RecipeSource::Stdin,
-        Some(file) => RecipeSource::File(file),
+        Some(file) => match file.to_str() {
+            Some(text) if text.starts_with("http://") || text.starts_with("https://") => {
+                RecipeSource::Http(text.to_owned())
+            }
+            _ => RecipeSource::File(file),
+        },
     }
 }
 
@@ -83,14 +97,15 @@ fn layout_context(name: &str, text: &str) -> Result<NamedContext, String> {
 
 /// A source of files; the error goes on where "the context" begins.
 fn files(text: &str, path: &Path) -> Result<ContextSource, String> {
-    let remote = ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| text.starts_with(prefix));
-    if remote {
-        return Err(format!("from {text} is not supported yet: give a directory"));
+    // Docker's old way to name a repository, where there is no such directory.
+    let https = format!("https://{text}");
+    let text = if text.starts_with("github.com/") && !path.exists() { &https } else { text };
+    match remote::parse(text).map_err(|error| error.to_string())? {
+        Some(Remote::Git(address)) => Ok(ContextSource::Git(address)),
+        Some(Remote::Http(address)) => Ok(ContextSource::Http(address)),
+        None if path.is_dir() => Ok(ContextSource::Directory(path.to_owned())),
+        None => Err(format!("{text} is not a directory")),
     }
-    if !path.is_dir() {
-        return Err(format!("{text} is not a directory"));
-    }
-    Ok(ContextSource::Directory(path.to_owned()))
 }
 
 #[cfg(test)]
@@ -110,6 +125,6 @@ mod tests {
         let (_, sources) = named(&["Files=.".to_owned(), "none=docker-image://scratch".to_owned()]).unwrap();
         assert_eq!(sources.keys().collect::<Vec<_>>(), ["files"]);
         assert_eq!(recipe(Some("-".into())), RecipeSource::Stdin);
-        assert_eq!(main("-".into()).unwrap(), ContextSource::Stdin);
+        assert_eq!(main("-".into(), &BTreeMap::new()).unwrap(), ContextSource::Stdin);
     }
 }

@@ -34,7 +34,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build an image from a Dockerfile
-    Build(build::Arguments),
+    Build(Box<build::Arguments>),
     /// Look for mistakes in a Dockerfile, without building anything
     Check(check::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
@@ -63,7 +63,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     let outcome = match arguments.command {
-        Command::Build(arguments) => build::run(arguments),
+        Command::Build(arguments) => build::run(*arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),

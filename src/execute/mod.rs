@@ -23,6 +23,7 @@ use crate::context;
 use crate::context::ignore::PatternRef;
 use crate::context::opened::Opened;
 use crate::digest::{ContentId, DiffId, Key};
+use crate::fetch::{self, Fetched, FetchedTree, Fetcher, Joined};
 use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
 use crate::image::chain::Chain;
 use crate::layer::archive::{self, Times};
@@ -99,6 +100,9 @@ pub enum Error {
     /// What the step changed could not be read.
     #[error(transparent)]
     Archive(#[from] archive::Error),
+    /// A source could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
     /// The context's index could not be used.
     #[error(transparent)]
     Context(#[from] context::Error),
@@ -163,6 +167,7 @@ impl Error {
         match self {
             Self::Runtime(error) => error.is_environment(),
             Self::Base(error) => error.is_environment(),
+            Self::Fetch(error) => error.is_environment(),
             Self::CacheMount { .. }
             | Self::CacheMountOwner { .. }
             | Self::Store(_)
@@ -178,6 +183,7 @@ impl Error {
 pub struct Files {
     selection: Selection,
     from: From,
+    fetched: Vec<FetchedTree>,
 }
 
 #[derive(Debug)]
@@ -233,7 +239,7 @@ pub struct Executor<'a> {
 
 impl Executor<'_> {
     /// Makes the layer of an operation and notes the step's `key` with it. `inputs` are the chains of its inputs, in
-    /// their order; `files` what was selected of them to make the key, where it was.
+    /// their order; `fetched` is what was fetched for it; `files` what was selected of them to make the key, where it was.
     ///
     /// # Errors
     /// See [`Error`].
@@ -242,6 +248,7 @@ impl Executor<'_> {
         op: &Op,
         key: &Key,
         inputs: &[Chain],
+        fetched: &[Fetched],
         files: Selected,
         task: &Task<'_>,
     ) -> Result<DiffId, Error> {
@@ -256,12 +263,14 @@ impl Executor<'_> {
             Op::Copy(op) => {
                 let files = match (files, &inputs[1]) {
                     (Selected::Files(files), _) => files,
-                    (_, from) => self.select_from_layers(op, from)?,
+                    (_, from) => self.select_from_layers(op, from, fetched)?,
                 };
                 self.copy(op, key, &inputs[0], &files)
             }
             Op::Mkdir(op) => self.mkdir(op, key, &inputs[0]),
-            Op::Scratch | Op::Image(_) | Op::Context(_) => unreachable!("only steps make layers"),
+            Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Http(_) | Op::Git(_) => {
+                unreachable!("only steps make layers")
+            }
         }
     }
 
@@ -269,21 +278,32 @@ impl Executor<'_> {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn select_from_context(&self, op: &CopyOp, name: &ContextName) -> Result<Files, Error> {
+    pub fn select_from_context(&self, op: &CopyOp, name: &ContextName, fetched: &[Fetched]) -> Result<Files, Error> {
         let context = self.context(name);
-        let selection =
-            copy::select::select(op, context.tree()).map_err(|error| missing_in_context(error, name, context))?;
-        Ok(Files { selection, from: From::Context(name.clone()) })
+        let fetched = self.open_fetched(fetched)?;
+        let selection = copy::select::select_among(op, context.tree(), &trees(&fetched))
+            .map_err(|error| missing_in_context(error, name, context))?;
+        Ok(Files { selection, from: From::Context(name.clone()), fetched })
     }
 
     /// Selects the files of a copy from a chain of layers.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn select_from_layers(&self, op: &CopyOp, from: &Chain) -> Result<Files, Error> {
+    pub fn select_from_layers(&self, op: &CopyOp, from: &Chain, fetched: &[Fetched]) -> Result<Files, Error> {
         let view = self.view(from)?;
-        let selection = copy::select::select(op, &view).map_err(missing_in_layers)?;
-        Ok(Files { selection, from: From::Layers(view) })
+        let fetched = self.open_fetched(fetched)?;
+        let selection = copy::select::select_among(op, &view, &trees(&fetched)).map_err(missing_in_layers)?;
+        Ok(Files { selection, from: From::Layers(view), fetched })
+    }
+
+    /// What fetches sources.
+    pub fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher { store: self.store, client: self.layers.client, cancel: self.cancel }
+    }
+
+    fn open_fetched(&self, fetched: &[Fetched]) -> Result<Vec<FetchedTree>, Error> {
+        Ok(fetched.iter().map(|fetched| self.fetcher().open(fetched)).collect::<Result<_, _>>()?)
     }
 
     fn context(&self, name: &ContextName) -> &Opened {
@@ -317,6 +337,8 @@ impl Executor<'_> {
             From::Context(name) => self.context(name).tree(),
             From::Layers(view) => view,
         };
+        let joined = Joined::new([from].into_iter().chain(trees(&files.fetched)).collect());
+        let from: &dyn Tree = if files.fetched.is_empty() { from } else { &joined };
         let scratch_root = Chain::scratch();
         let root = self.view(if op.link { &scratch_root } else { parent })?;
         let owner = op.chown.as_deref().map(|spec| self.file_owner(spec, &root, parent)).transpose()?;
@@ -357,6 +379,10 @@ impl Executor<'_> {
         self.store.publish_layer(&measured.diff_id, tree, meta)?;
         Ok(measured.diff_id)
     }
+}
+
+fn trees(fetched: &[FetchedTree]) -> Vec<&dyn Tree> {
+    fetched.iter().map(FetchedTree::tree).collect()
 }
 
 fn missing_in_context(error: copy::Error, name: &ContextName, context: &Opened) -> Error {

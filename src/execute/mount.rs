@@ -82,7 +82,7 @@ impl Executor<'_> {
             let missing = copy::Error::NotFound { word: source.to_owned() };
             return Err(missing_in_context(missing, name, context));
         }
-        Ok(Files { selection, from: From::Context(name.clone()) })
+        Ok(Files { selection, from: From::Context(name.clone()), fetched: Vec::new() })
     }
 
     /// The digest of what a mount shows of a chain of layers: the files, and the directory itself.
@@ -112,7 +112,7 @@ impl Executor<'_> {
             Shown::Layers { chain, source } => {
                 let view = self.view(chain)?;
                 let selection = copy::select::select(&as_copy(source), &view).map_err(missing_in_layers)?;
-                self.stage(&Files { selection, from: From::Layers(view) }, scratch, name)
+                self.stage(&Files { selection, from: From::Layers(view), fetched: Vec::new() }, scratch, name)
             }
         }
     }

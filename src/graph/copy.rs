@@ -3,11 +3,12 @@
 //! Takes the instruction as parsed, gives a [`CopyOp`]. Paths are cleaned by their text alone; patterns are left for the
 //! engine to match. Sources written in the recipe come after those that are paths, as in BuildKit.
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::graph::instruction::StageInProgress;
 use crate::graph::run::inline_file;
 use crate::graph::stage::Source;
-use crate::graph::{ContextName, CopyOp, CopySource, NodeId, Op, Origin, chmod, path, unsupported};
+use crate::graph::{ContextName, CopyOp, CopySource, HttpSource, NodeId, Op, Origin, chmod, path};
+use crate::recipe::remote::{self, Remote};
 use crate::recipe::{Add, Copy, Files, Heredoc, Step, Word};
 
 /// A copy with every word expanded.
@@ -34,7 +35,7 @@ impl StageInProgress<'_> {
         };
         let expanded = self.expand_files(&copy.files)?;
         for (path, word) in &expanded.paths {
-            if unsupported::remote(path).is_some() {
+            if !matches!(remote::parse(path), Ok(None)) {
                 self.findings.push(
                     Diagnostic::error(word.span, format!("`COPY` copies files, and `{path}` has to be fetched"))
                         .help("`ADD` is the instruction for URLs and git repositories"),
@@ -42,20 +43,70 @@ impl StageInProgress<'_> {
                 return None;
             }
         }
-        let from = self.source_node(&source, &expanded, copy.from.as_ref())?;
-        self.files(step, &copy.files, expanded, from, Flavour { add: false, parents: copy.parents }, trigger)
+        let sources: Vec<CopySource> =
+            expanded.paths.iter().map(|(path, _)| CopySource::Path(source_path(path, copy.parents))).collect();
+        let from = self.source_node(&source, &sources, copy.from.as_ref())?;
+        let flavour = Flavour { name: "COPY", unpack: false, parents: copy.parents };
+        self.files(step, &copy.files, expanded, (from, sources), flavour, trigger)
     }
 
     pub(super) fn add(&mut self, step: &Step, add: &Add, trigger: bool) -> Option<()> {
         let expanded = self.expand_files(&add.files)?;
-        for (path, word) in &expanded.paths {
-            if let Some(remote) = unsupported::remote(path) {
-                self.findings.push(unsupported::remote_source(remote, word.span));
-                return None;
-            }
+        let checksum = self.expand_flag(add.checksum.as_ref())?;
+        let checksum = checksum.as_deref().zip(add.checksum.as_ref());
+        if let Some((_, word)) = checksum
+            && expanded.paths.len() + expanded.inline.len() > 1
+        {
+            self.findings.push(Diagnostic::error(word.span, "`--checksum` can be given for a single source only"));
+            return None;
         }
-        let from = self.source_node(&Source::Context, &expanded, None)?;
-        self.files(step, &add.files, expanded, from, Flavour { add: true, parents: false }, trigger)
+        let mut sources = Vec::with_capacity(expanded.paths.len());
+        for (text, word) in &expanded.paths {
+            let source = self.added(text, word.span, add, checksum);
+            sources.push(source.map_err(|message| self.findings.push(Diagnostic::error(word.span, message))).ok()?);
+        }
+        let from = self.source_node(&Source::Context, &sources, None)?;
+        let flavour = Flavour { name: "ADD", unpack: add.unpack.unwrap_or(true), parents: false };
+        self.files(step, &add.files, expanded, (from, sources), flavour, trigger)
+    }
+
+    /// One source of `ADD`, with the node that fetches it if it is no path; or what is wrong with it.
+    fn added(
+        &mut self,
+        text: &str,
+        span: Span,
+        add: &Add,
+        checksum: Option<(&str, &Word)>,
+    ) -> Result<CopySource, String> {
+        let (op, path, unpack) = match remote::parse(text).map_err(|error| error.to_string())? {
+            None if checksum.is_some() => {
+                return Err(format!("`--checksum` is for what is fetched, and `{text}` is a path"));
+            }
+            None => return Ok(CopySource::Path(path::source(text))),
+            Some(Remote::Http(address)) => {
+                let wrong = |_| "`--checksum` of a URL has to be sha256: and 64 hexadecimal digits".to_owned();
+                let checksum = checksum.map(|(text, _)| text.parse().map_err(wrong)).transpose()?;
+                let name = remote::file_name(&address);
+                (Op::Http(HttpSource { address, checksum }), name, add.unpack.unwrap_or(false))
+            }
+            Some(Remote::Git(mut address)) => {
+                address.keep_git_dir = add.keep_git_dir.unwrap_or(address.keep_git_dir);
+                if let Some((text, _)) = checksum {
+                    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                        return Err("`--checksum` of a repository has to be the beginning of a commit's id".to_owned());
+                    }
+                    if address.checksum.as_ref().is_some_and(|other| other != text) {
+                        return Err("`--checksum` and the address give different commits".to_owned());
+                    }
+                    address.checksum = Some(text.to_ascii_lowercase());
+                }
+                (Op::Git(address), ".".to_owned(), false)
+            }
+        };
+        // Without the query, which may be a signature.
+        let shown = format!("fetch {}", text.split('?').next().unwrap_or(text));
+        let from = self.nodes.intern(op, || Origin { text: shown, span, ..Origin::default() });
+        Ok(CopySource::Fetched { from, path, unpack })
     }
 
     fn expand_files(&mut self, files: &Files) -> Option<Expanded> {
@@ -98,10 +149,10 @@ impl StageInProgress<'_> {
         inline_file(document, content, self.findings).map(CopySource::Inline)
     }
 
-    /// The node the paths are in. A copy of nothing but inline files depends on nothing.
-    fn source_node(&mut self, source: &Source, expanded: &Expanded, from: Option<&Word>) -> Option<NodeId> {
-        let source = if expanded.paths.is_empty() { &Source::Scratch } else { source };
-        self.files_node(source, from)
+    /// The node the paths are in. A copy of nothing but inline and fetched files needs none.
+    fn source_node(&mut self, source: &Source, sources: &[CopySource], from: Option<&Word>) -> Option<NodeId> {
+        let has_paths = sources.iter().any(|source| matches!(source, CopySource::Path(_)));
+        self.files_node(if has_paths { source } else { &Source::Scratch }, from)
     }
 
     /// The node that a `--from` or `from=` means.
@@ -134,14 +185,12 @@ impl StageInProgress<'_> {
         step: &Step,
         files: &Files,
         expanded: Expanded,
-        from: NodeId,
+        (from, mut sources): (NodeId, Vec<CopySource>),
         flavour: Flavour,
         trigger: bool,
     ) -> Option<()> {
         let destination = path::destination(&self.state.config.config.working_dir, &expanded.destination);
         let created_by = created_by(&expanded, flavour);
-        let mut sources: Vec<CopySource> =
-            expanded.paths.iter().map(|(path, _)| CopySource::Path(flavour.source(path))).collect();
         sources.extend(expanded.inline);
         let op = CopyOp {
             parent: self.state.node,
@@ -154,7 +203,7 @@ impl StageInProgress<'_> {
             chmod: expanded.chmod,
             parents: flavour.parents,
             exclude: expanded.exclude,
-            unpack: flavour.add,
+            unpack: flavour.unpack,
             epoch: self.globals.epoch,
         };
         self.commit_layer(Op::Copy(op), created_by, step, trigger)
@@ -164,18 +213,17 @@ impl StageInProgress<'_> {
 /// What tells the two instructions apart.
 #[derive(Debug, Clone, Copy)]
 struct Flavour {
-    add: bool,
+    name: &'static str,
+    unpack: bool,
     parents: bool,
 }
 
-impl Flavour {
-    fn source(self, written: &str) -> String {
-        if self.parents { path::source_with_pivot(written) } else { path::source(written) }
-    }
+fn source_path(written: &str, parents: bool) -> String {
+    if parents { path::source_with_pivot(written) } else { path::source(written) }
 }
 
 fn created_by(expanded: &Expanded, flavour: Flavour) -> String {
-    let mut words = vec![if flavour.add { "ADD" } else { "COPY" }.to_owned()];
+    let mut words = vec![flavour.name.to_owned()];
     if flavour.parents {
         words.push("--parents".to_owned());
     }

@@ -179,6 +179,7 @@ fn name(node: &Node, seen_from: &Node) -> String {
     match &node.op {
         Op::Context(ContextName::Main) => "context".to_owned(),
         Op::Context(ContextName::Named(name)) => format!("context {name}"),
+        Op::Http(_) | Op::Git(_) => node.origin.text.clone(),
         Op::Image(image) if node.origin.stage != seen_from.origin.stage => image.reference.familiar(),
         _ => {
             let mut name = String::new();
@@ -211,6 +212,8 @@ fn kind(op: &Op) -> &'static str {
         Op::Scratch => "scratch",
         Op::Image(_) => "image",
         Op::Context(_) => "context",
+        Op::Http(_) => "http",
+        Op::Git(_) => "git",
         Op::Run(_) => "run",
         Op::Copy(_) => "copy",
         Op::Mkdir(_) => "mkdir",

@@ -115,12 +115,9 @@ pub(super) fn platform_of_base(stage: &Stage, globals: &Globals, findings: &mut 
     let Some(word) = &stage.platform else { return };
     let Some(seen) = globals.look_into(word) else { return };
     match (seen.set.as_slice(), seen.unset.is_empty()) {
-        ([name], true) if name == "TARGETPLATFORM" => {
-            if globals.get("TARGETPLATFORM") == Some(seen.value.as_str()) {
-                let message = format!("`--platform={}` changes nothing: that is the platform anyway", word.value);
-                findings
-                    .push(Diagnostic::warning("RedundantTargetPlatform", word.span, message).help("remove the flag"));
-            }
+        ([name], true) if name == "TARGETPLATFORM" && globals.get(name) == Some(seen.value.as_str()) => {
+            let message = format!("`--platform={}` changes nothing: that is the platform anyway", word.value);
+            findings.push(Diagnostic::warning("RedundantTargetPlatform", word.span, message).help("remove the flag"));
         }
         ([], true) => constant_platform(stage, &seen.value, word.span, findings),
         _ => {}

@@ -30,9 +30,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::diagnostic::Span;
+use crate::digest::Digest;
 use crate::image::config::ImageConfig;
 use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
+use crate::recipe::remote::GitAddress;
 
 /// What the user asked of a recipe.
 #[derive(Debug, Clone)]
@@ -155,12 +157,25 @@ pub enum Op {
     Image(ImageRequest),
     /// The files of a build context.
     Context(ContextName),
+    /// A file over HTTP.
+    Http(HttpSource),
+    /// The files of a git repository.
+    Git(GitAddress),
     /// Run a process.
     Run(RunOp),
     /// Copy files in.
     Copy(CopyOp),
     /// Make a directory and its parents (`WORKDIR`).
     Mkdir(MkdirOp),
+}
+
+/// A file over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HttpSource {
+    /// Its address.
+    pub address: String,
+    /// What its digest has to be.
+    pub checksum: Option<Digest>,
 }
 
 /// Which build context.
@@ -312,7 +327,7 @@ pub struct CopyOp {
     pub parents: bool,
     /// `--exclude`, expanded.
     pub exclude: Vec<String>,
-    /// `ADD`: local archives are unpacked.
+    /// `ADD`: archives among the paths are unpacked.
     pub unpack: bool,
     /// Bound on times in the layer.
     pub epoch: Option<i64>,
@@ -326,6 +341,25 @@ pub enum CopySource {
     Path(String),
     /// A file that stands in the recipe.
     Inline(InlineFile),
+    /// Something fetched by its address (`ADD`).
+    Fetched {
+        /// The node that fetches it.
+        from: NodeId,
+        /// What of it: the name of a file, or `.` for everything in a repository.
+        path: String,
+        /// Whether it is unpacked if it is an archive.
+        unpack: bool,
+    },
+}
+
+impl CopyOp {
+    /// The nodes that fetch sources, in order.
+    pub fn fetched(&self) -> impl Iterator<Item = NodeId> {
+        self.sources.iter().filter_map(|source| match source {
+            CopySource::Fetched { from, .. } => Some(*from),
+            CopySource::Path(_) | CopySource::Inline(_) => None,
+        })
+    }
 }
 
 /// `WORKDIR`.
@@ -365,9 +399,9 @@ impl Op {
     /// The nodes this one needs, in a fixed order: the parent first.
     pub fn inputs(&self) -> Vec<NodeId> {
         match self {
-            Self::Scratch | Self::Image(_) | Self::Context(_) => Vec::new(),
+            Self::Scratch | Self::Image(_) | Self::Context(_) | Self::Http(_) | Self::Git(_) => Vec::new(),
             Self::Run(run) => std::iter::once(run.parent).chain(run.mounts.iter().filter_map(RunMount::from)).collect(),
-            Self::Copy(copy) => vec![copy.parent, copy.from],
+            Self::Copy(copy) => [copy.parent, copy.from].into_iter().chain(copy.fetched()).collect(),
             Self::Mkdir(mkdir) => vec![mkdir.parent],
         }
     }
@@ -375,7 +409,7 @@ impl Op {
     /// The node whose layers this one's layer comes on top of.
     pub fn parent(&self) -> Option<NodeId> {
         match self {
-            Self::Scratch | Self::Image(_) | Self::Context(_) => None,
+            Self::Scratch | Self::Image(_) | Self::Context(_) | Self::Http(_) | Self::Git(_) => None,
             Self::Run(RunOp { parent, .. })
             | Self::Copy(CopyOp { parent, .. })
             | Self::Mkdir(MkdirOp { parent, .. }) => Some(*parent),

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::graph::{Node, NodeId, Op, Origin, RunMount};
+use crate::graph::{CopySource, Node, NodeId, Op, Origin, RunMount};
 
 /// Nodes met so far, each after everything it needs.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ impl Nodes {
 fn renumber(op: &mut Op, numbers: &[NodeId]) {
     let moved = |id: &mut NodeId| *id = numbers[id.0];
     match op {
-        Op::Scratch | Op::Image(_) | Op::Context(_) => {}
+        Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Http(_) | Op::Git(_) => {}
         Op::Run(run) => {
             moved(&mut run.parent);
             for mount in &mut run.mounts {
@@ -80,6 +80,11 @@ fn renumber(op: &mut Op, numbers: &[NodeId]) {
         Op::Copy(copy) => {
             moved(&mut copy.parent);
             moved(&mut copy.from);
+            for source in &mut copy.sources {
+                if let CopySource::Fetched { from, .. } = source {
+                    moved(from);
+                }
+            }
         }
         Op::Mkdir(mkdir) => moved(&mut mkdir.parent),
     }

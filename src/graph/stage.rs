@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::graph::advice::did_you_mean;
 use crate::graph::named::{NamedContext, NamedContexts};
 use crate::graph::scope::Globals;
-use crate::graph::{ImageRequest, Request, lint, unsupported};
+use crate::graph::{ImageRequest, Request, lint};
 use crate::image::config::ImageConfig;
 use crate::recipe::platform::Platform;
 use crate::recipe::{Instruction, MountKind, Recipe, Stage, Step, Word, dockerfile, variable};
@@ -296,12 +296,10 @@ impl<'a> Stages<'a> {
                 waiting.push(base);
             }
             for step in planned.steps {
-                unsupported::refuse(step, findings);
                 self.follow(number, step, &mut waiting, &mut reached.needs, bases, findings);
             }
             for trigger in &triggers {
                 let before = findings.len();
-                unsupported::refuse(&trigger.step, findings);
                 self.follow(number, &trigger.step, &mut waiting, &mut reached.needs, bases, findings);
                 planned.place_findings(trigger, &mut findings[before..]);
             }

@@ -143,7 +143,7 @@ pub(super) fn redirected(base: &Uri, location: &str) -> Result<Uri, &'static str
 }
 
 /// Escapes what storage services put into signed addresses although it may not stand there.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {

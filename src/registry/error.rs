@@ -33,6 +33,8 @@ pub enum Item {
     Manifest(Digest),
     /// The blob of this digest.
     Blob(Digest),
+    /// A file at this address, which is in no repository.
+    Address(String),
 }
 
 impl Target {
@@ -48,6 +50,7 @@ impl fmt::Display for Target {
             Item::Tag(tag) => write!(f, "{registry}/{repository}:{tag}"),
             Item::Manifest(digest) => write!(f, "{registry}/{repository}@{digest}"),
             Item::Blob(digest) => write!(f, "blob {digest} of {registry}/{repository}"),
+            Item::Address(address) => f.write_str(address),
         }
     }
 }
@@ -352,6 +355,12 @@ pub enum Error {
         /// The text.
         text: String,
     },
+    /// An address with a user name or password in it.
+    #[error("the address on {host} holds credentials, which would be kept with the recipe: leave them out")]
+    Credentials {
+        /// The host.
+        host: String,
+    },
     /// [`super::Client::cancel`] was called.
     #[error("cancelled")]
     Cancelled,
@@ -439,6 +448,9 @@ impl From<&Login> for LoginOrigin {
 fn refusal(login: Option<&LoginOrigin>, target: &Target) -> String {
     let registry = &target.registry;
     match login {
+        None if matches!(target.item, Item::Address(_)) => {
+            "it may be had with credentials only, and none were sent".to_owned()
+        }
         None => format!(
             "either it does not exist, or it needs credentials and none were sent (`docker login {registry}` stores them)"
         ),

@@ -12,6 +12,7 @@ mod address;
 mod auth;
 mod blob;
 mod credential;
+mod download;
 mod error;
 mod resolve;
 mod retry;
@@ -25,6 +26,7 @@ use std::sync::{Mutex, PoisonError};
 use ureq::http::Method;
 
 pub use self::credential::CredentialFiles;
+pub use self::download::{Download, Validators};
 pub use self::error::{Error, Item, LoginOrigin, Phase, Said, Target};
 pub use self::resolve::{Documents, NoDocuments, Resolved};
 

@@ -149,7 +149,7 @@ impl Client {
         let host = reply.host();
         let expected = match item {
             Item::Manifest(digest) | Item::Blob(digest) => Some(*digest),
-            Item::Tag(_) => announced_digest(reply.header("docker-content-digest")),
+            Item::Tag(_) | Item::Address(_) => announced_digest(reply.header("docker-content-digest")),
         };
         let media_type =
             reply.header(header::CONTENT_TYPE).map(|text| text.split(';').next().unwrap_or(text).trim().to_owned());
@@ -180,6 +180,7 @@ fn question(method: Method, reference: &Reference, item: &Item) -> Question {
         Item::Tag(tag) => (format!("manifests/{tag}"), MANIFEST_TYPES),
         Item::Manifest(digest) => (format!("manifests/{digest}"), MANIFEST_TYPES),
         Item::Blob(digest) => (format!("blobs/{digest}"), "*/*"),
+        Item::Address(address) => (address.clone(), "*/*"),
     };
     Question { method, path, accept, from: 0, target: Target::new(reference, item.clone()) }
 }

@@ -12,13 +12,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::header::AsHeaderName;
-use ureq::http::{self, HeaderMap, Method, StatusCode, Uri, header};
+use ureq::http::{self, HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, BodyReader};
 
 use super::address::{Origin, Scheme, redirected};
 use super::auth::Authorization;
-use super::error::{Error, Phase, Said, Target};
+use super::error::{Error, Item, Phase, Said, Target};
 use super::retry::retry_after;
 use crate::settings::{Host, Settings};
 
@@ -70,6 +70,8 @@ pub(super) struct Call<'a> {
     /// The first byte wanted; the whole where 0.
     pub(super) from: u64,
     pub(super) authorization: Option<&'a Authorization>,
+    /// Conditions under which the answer is wanted whole.
+    pub(super) conditions: Vec<(HeaderName, String)>,
     /// A form to post.
     pub(super) form: Option<String>,
     pub(super) target: &'a Target,
@@ -77,7 +79,16 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn get(address: Uri, accept: &'static str, target: &'a Target) -> Self {
-        Self { method: Method::GET, address, accept, from: 0, authorization: None, form: None, target }
+        Self {
+            method: Method::GET,
+            address,
+            accept,
+            from: 0,
+            authorization: None,
+            conditions: Vec::new(),
+            form: None,
+            target,
+        }
     }
 }
 
@@ -147,7 +158,9 @@ impl Transport {
     ) -> Result<Reply<'_>, Error> {
         let side = Side { transport: self, origin, target: call.target.clone() };
         let host = &side.origin.host;
-        if side.origin.scheme == Scheme::Http && !host.is_loopback() && !self.settings.is_insecure(host) {
+        // Whoever names a file by such an address asked for plain http; a redirect from https to it did not.
+        let asked_for = matches!(call.target.item, Item::Address(_)) && call.address.scheme_str() == Some("http");
+        if side.origin.scheme == Scheme::Http && !asked_for && !host.is_loopback() && !self.settings.is_insecure(host) {
             return Err(Error::PlainHttp { host: host.to_string(), target: Box::new(side.target) });
         }
         let agent = self.agent(&side.origin)?;
@@ -235,6 +248,8 @@ fn request(call: &Call<'_>, address: &Uri, authorization: Option<&Authorization>
     let request =
         http::Request::builder().method(call.method.clone()).uri(address.clone()).header(header::ACCEPT, call.accept);
     let request = if call.from > 0 { request.header(header::RANGE, format!("bytes={}-", call.from)) } else { request };
+    let conditions = call.conditions.iter();
+    let request = conditions.fold(request, |request, (name, value)| request.header(name, value));
     match authorization {
         Some(authorization) => request.header(header::AUTHORIZATION, authorization.header()),
         None => request,

@@ -124,7 +124,24 @@ impl<'a> Mounts<'a> {
             return Err(Error::Plan { problem });
         }
         let ready = plan.mounts.iter().enumerate().map(|(number, mount)| ready(plan, number, mount, &[]));
-        Ok(Self { ready: ready.collect::<Result<_, _>>()?, plan })
+        let mounts = Self { ready: ready.collect::<Result<_, _>>()?, plan };
+        mounts.check()?;
+        Ok(mounts)
+    }
+
+    /// Refuses what no root has a place for: something inside a file, or a file and a directory in one place.
+    fn check(&self) -> Result<(), Error> {
+        for file in self.ready.iter().filter(|ready| ready.kind == Kind::File) {
+            let in_the_way = self.ready.iter().find(|other| match other.target == file.target {
+                true => other.kind != Kind::File,
+                false => other.target.starts_with(&file.target),
+            });
+            if let Some(other) = in_the_way {
+                let problem = format!("a file is mounted on {}", file.target.display());
+                return Err(Error::Target { target: other.target.clone(), problem });
+            }
+        }
+        Ok(())
     }
 
     /// The places that the root must have, in the plan's order.
@@ -169,7 +186,7 @@ impl<'a> Mounts<'a> {
             source,
         };
         if ready.kind == Kind::File {
-            let problem = format!("{} is mounted above it, and is a file", ready.target.display());
+            let problem = format!("a file is mounted on {}", ready.target.display());
             let target = inner.first().map_or_else(PathBuf::new, |point| ready.target.join(&point.path));
             return Err(Error::Target { target, problem });
         }

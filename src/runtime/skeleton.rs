@@ -59,22 +59,23 @@ impl Skeleton<'_> {
     }
 
     fn fill(&self, points: &[MountPoint], like: Option<&OwnedFd>) -> Result<(), Error> {
-        let fill = || -> io::Result<()> {
-            let mut parents = BTreeSet::new();
-            for point in points {
-                let path = relative(&point.path);
-                parents.extend(path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()));
-                self.make(path, point.kind)?;
-            }
-            // Times last, since making the entries has changed them. How the mount points themselves look does not
-            // matter, they will be covered; nor does the skeleton's own root, which the upper directory covers.
-            parents.iter().try_for_each(|parent| copy_looks(like, parent, &self.directory.join(parent)))
-        };
-        fill().map_err(|source| Error::Directory {
-            action: "make mount points in",
-            path: self.directory.to_owned(),
-            source,
-        })
+        let failed =
+            |source| Error::Directory { action: "make mount points in", path: self.directory.to_owned(), source };
+        let mut parents = BTreeSet::new();
+        for point in points {
+            let path = relative(&point.path);
+            parents.extend(path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()));
+            self.make(path, point.kind).map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => Error::Target {
+                    target: point.path.clone(),
+                    problem: "a file is mounted where a directory is needed".to_owned(),
+                },
+                _ => failed(source),
+            })?;
+        }
+        // Times last, since making the entries has changed them. How the mount points themselves look does not matter,
+        // they will be covered; nor does the skeleton's own root, which the upper directory covers.
+        parents.iter().try_for_each(|parent| copy_looks(like, parent, &self.directory.join(parent))).map_err(failed)
     }
 
     fn make(&self, path: &Path, kind: Kind) -> io::Result<()> {

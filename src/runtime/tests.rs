@@ -303,7 +303,12 @@ fn tree(dir: &Path) -> Vec<String> {
 fn processes(marker: &str) -> usize {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.filter(|line| String::from_utf8_lossy(line).contains(marker)).count()
+    lines.filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(marker)).count()
+}
+
+/// A command that nobody else runs: the other modes of this test run at the same time and see the same `/proc`.
+fn long_sleep(number: u32) -> String {
+    format!("sleep {}{number}", 10_000_000 + std::process::id())
 }
 
 /// Waits for something that another process does; the limit only turns a hang into a failure.
@@ -338,19 +343,22 @@ fn output_is_whole(lab: &Lab) {
 }
 
 fn orphans(lab: &Lab) {
-    let ran = lab.sh("(sleep 0.05 &) ; (sleep 918273 &) ; sleep 0.2; ps -o stat,args");
+    let long = long_sleep(1);
+    let ran = lab.sh(&format!("(sleep 0.05 &) ; ({long} &) ; sleep 0.2; ps -o stat,args"));
     assert!(!ran.text().lines().any(|line| line.starts_with('Z')), "a zombie: {}", ran.stdout);
-    assert!(ran.stdout.contains("sleep 918273"), "{}", ran.stdout);
-    assert_eq!(processes("918273"), 0, "what the process left running is gone");
+    assert!(ran.stdout.contains(&long), "{}", ran.stdout);
+    assert_eq!(processes(&long), 0, "what the process left running is gone");
 }
 
 fn cancelling(lab: &Lab) {
     let cancel = Cancel::new();
     let other = cancel.clone();
     let notice = move |_, _: &[u8]| other.cancel();
-    let ran = lab.run_with(lab.plan("trap '' TERM INT HUP; (sleep 445566 &); echo; sleep 445566"), &cancel, &notice);
+    let long = long_sleep(2);
+    let script = format!("trap '' TERM INT HUP; ({long} &); echo; {long}");
+    let ran = lab.run_with(lab.plan(&script), &cancel, &notice);
     assert_eq!(ran.status(), Status::Cancelled);
-    assert_eq!(processes("445566"), 0);
+    assert_eq!(processes(&long), 0);
     // Once cancelled, nothing starts any more.
     assert_eq!(lab.run_with(lab.plan("exit 0"), &cancel, &|_, _| ()).status(), Status::Cancelled);
     // From another thread, at any time.
@@ -801,7 +809,8 @@ fn impossible_mounts(lab: &Lab) {
         (vec![mount("/", Source::Memory { size: None }, true)], "/ is no absolute path"),
         (vec![mount("/a/../b", Source::Memory { size: None }, true)], "/a/../b is no absolute path"),
         (vec![mount("/x", Source::Host("/no/such".into()), true)], "cannot mount on /x"),
-        (vec![mount("/f", file(), false), mount("/f/x", file(), false)], "/f"),
+        (vec![mount("/f", file(), false), mount("/f/x", file(), false)], "/f/x: a file is mounted on /f"),
+        (vec![mount("/f", file(), false), mount("/f", lab.layers(""), false)], "/f: a file is mounted on /f"),
         (vec![mount("/a", lab.layers(""), false), mount("/a/link/x", file(), false)], "/a/link"),
     ];
     for (mounts, part) in cases {

@@ -9,6 +9,7 @@ use crate::cache::{self, key};
 use crate::digest::{ContentId, DiffId};
 use crate::execute::mount::Shown;
 use crate::execute::{self, Executor, Files, Selected};
+use crate::fetch::{self, Fetched};
 use crate::graph::explain::Status;
 use crate::graph::{CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
 use crate::image::chain::Chain;
@@ -68,6 +69,8 @@ pub struct Solved {
     pub chain: Chain,
     /// The layer the node itself added.
     pub made: Option<Made>,
+    /// What the node fetched.
+    pub fetched: Option<Fetched>,
 }
 
 /// Solves the nodes of one graph with the cache and the executor.
@@ -95,7 +98,8 @@ impl Solve for Solver<'_> {
         let node = &self.graph[id];
         let solved = match &node.op {
             Op::Scratch | Op::Context(_) => Ok(Solved::default()),
-            Op::Image(request) => Ok(Solved { chain: self.executor.bases.chain(request), made: None }),
+            Op::Image(request) => Ok(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }),
+            Op::Http(_) | Op::Git(_) => self.fetch(node),
             Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => self.layer(node, &inputs),
         };
         solved.map_err(|error| Failed { node: id, error })
@@ -119,8 +123,10 @@ impl Solver<'_> {
                 (_, None) => (Status::Unknown, None),
                 (Op::Scratch | Op::Context(_), _) => (Status::Cached, Some(Solved::default())),
                 (Op::Image(request), _) => {
-                    (Status::Cached, Some(Solved { chain: self.executor.bases.chain(request), made: None }))
+                    (Status::Cached, Some(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }))
                 }
+                // Only the host knows whether it has changed, and nobody is asked here.
+                (Op::Http(_) | Op::Git(_), _) => (Status::Unknown, None),
                 (_, Some(inputs)) => self.step_status(node, &inputs),
             };
             status.push(found);
@@ -132,7 +138,7 @@ impl Solver<'_> {
     fn step_status(&self, node: &Node, inputs: &[Solved]) -> (Status, Option<Solved>) {
         let needs_layers = |op: &CopyOp| {
             let of_context = matches!(self.graph[op.from].op, Op::Context(_));
-            !of_context && cache::recall_selection(self.store, &key::selection(op, &inputs[1].chain)).is_none()
+            !of_context && cache::recall_selection(self.store, &key::selection(op, &inputs[1].chain, &[])).is_none()
         };
         let mounts_need_layers = |op: &RunOp| {
             op.mounts.iter().filter(|mount| mount.from().is_some()).zip(&inputs[1..]).any(
@@ -156,9 +162,29 @@ impl Solver<'_> {
         // A source that is missing is the build's to report: here it only means that the step would run.
         let made = self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(node, &fields));
         match made {
-            Some(made) => (Status::Cached, Some(Solved { chain: inputs[0].chain.with(made.layer), made: Some(made) })),
+            Some(made) => (
+                Status::Cached,
+                Some(Solved { chain: inputs[0].chain.with(made.layer), made: Some(made), fetched: None }),
+            ),
             None => (Status::Miss, None),
         }
+    }
+
+    /// What the address of a source stands for now.
+    fn fetch(&self, node: &Node) -> Result<Solved, Error> {
+        let fetcher = self.executor.fetcher();
+        let task = self.reporter.start(&node.origin.text);
+        let fetched = match &node.op {
+            Op::Http(source) => fetcher.http(&source.address, source.checksum.as_ref(), &task).map(Fetched::File),
+            Op::Git(address) => fetcher.commit(address).map(Fetched::Commit),
+            _ => unreachable!("only sources are fetched"),
+        };
+        task.finish(fetched.as_ref().err().map(ToString::to_string));
+        let fetched = fetched.map_err(|error| match error {
+            fetch::Error::Cancelled => Error::Cancelled,
+            error => execute::Error::from(error).into(),
+        })?;
+        Ok(Solved { fetched: Some(fetched), ..Solved::default() })
     }
 
     fn layer(&self, node: &Node, inputs: &[Solved]) -> Result<Solved, Error> {
@@ -168,7 +194,7 @@ impl Solver<'_> {
         let (fields, files) = self.fields(node, inputs).inspect_err(|error| {
             self.reporter.start(&title).finish(Some(error.to_string()));
         })?;
-        let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made) };
+        let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made), fetched: None };
         if let Some(made) = self.known(node, &fields) {
             self.reporter.cached(&title);
             return Ok(solved(made));
@@ -201,7 +227,7 @@ impl Solver<'_> {
             return Ok(made);
         }
         let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();
-        let layer = self.executor.execute(&node.op, &key, &chains, files, task)?;
+        let layer = self.executor.execute(&node.op, &key, &chains, &fetched(inputs), files, task)?;
         let record = Record {
             fields: fields.clone(),
             layer,
@@ -236,10 +262,12 @@ impl Solver<'_> {
             }
             Op::Mkdir(op) => (key::mkdir(op, parent), Selected::Nothing),
             Op::Copy(op) => {
-                let (digest, files) = self.files(op, &inputs[1].chain)?;
+                let (digest, files) = self.files(op, &inputs[1].chain, &fetched(inputs))?;
                 (key::copy(op, parent, &digest), files.map_or(Selected::Nothing, Selected::Files))
             }
-            Op::Scratch | Op::Image(_) | Op::Context(_) => unreachable!("only nodes that make a layer have a key"),
+            Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Http(_) | Op::Git(_) => {
+                unreachable!("only nodes that make a layer have a key")
+            }
         })
     }
 
@@ -292,21 +320,27 @@ impl Solver<'_> {
 
     /// The digest of the files a copy selects. Of a chain of layers it is remembered, because layers never change; of a
     /// context the files are looked at, and what was found is handed on.
-    fn files(&self, op: &CopyOp, from: &Chain) -> Result<(ContentId, Option<Files>), Error> {
+    fn files(&self, op: &CopyOp, from: &Chain, fetched: &[Fetched]) -> Result<(ContentId, Option<Files>), Error> {
         if let Op::Context(name) = &self.graph[op.from].op {
-            let files = self.executor.select_from_context(op, name)?;
+            let files = self.executor.select_from_context(op, name, fetched)?;
             return Ok((files.digest(), Some(files)));
         }
-        let question = key::selection(op, from);
+        let identities: Vec<String> = fetched.iter().map(Fetched::identity).collect();
+        let question = key::selection(op, from, &identities);
         if let Some(digest) = cache::recall_selection(self.store, &question) {
             return Ok((digest, None));
         }
-        let files = self.executor.select_from_layers(op, from)?;
+        let files = self.executor.select_from_layers(op, from, fetched)?;
         if let Err(error) = cache::remember_selection(self.store, &question, &files.digest()) {
             self.reporter.warning(format!("a selection of files is not remembered: {error}"));
         }
         Ok((files.digest(), Some(files)))
     }
+}
+
+/// What was fetched among a node's inputs, in order.
+fn fetched(inputs: &[Solved]) -> Vec<Fetched> {
+    inputs.iter().filter_map(|input| input.fetched.clone()).collect()
 }
 
 fn now() -> i64 {

@@ -42,7 +42,7 @@ const FLAGS: &[&[&str]] = &[
     &["--sbom=false"],
     &["--secret", "id=a,src=@/context/Dockerfile"],
     &["--shm-size", "1g"],
-    &["--ssh", "default=/dev/null"],
+    &["--ssh", "default=@/agent"],
     &["--tag", "a"],
     &["--target", "one"],
     &["--ulimit", "nofile=1"],
@@ -53,6 +53,7 @@ fn every_flag_of_buildx_is_taken_or_refused_by_name() {
     let workspace = Workspace::new();
     workspace.dockerfile("FROM scratch AS one\nCOPY Dockerfile /\n");
     let place = workspace.path().to_str().unwrap().to_owned();
+    let _agent = std::os::unix::net::UnixListener::bind(workspace.path().join("agent")).unwrap();
     for flag in FLAGS {
         let arguments: Vec<String> = flag.iter().map(|word| word.replace('@', &place)).collect();
         let mut all = vec!["build".to_owned()];

@@ -1,7 +1,7 @@
 //! End-to-end tests: the real binary, on real files, with a real registry, looked at by other people's tools.
 //!
 //! The first modules are what the tests stand on: [`workspace`] runs the binary with a store of its own, [`registry`] is
-//! Debian's registry with base images in it, [`lying_registry`] one that misbehaves, [`layout`] an OCI reader that
+//! Debian's registry with base images in it, [`lying_registry`] one that misbehaves, [`file_server`] a web server, [`layout`] an OCI reader that
 //! shares no code with Strata, [`skip`] the only way not to run a test. The others hold the tests, one topic each.
 
 #![allow(
@@ -11,6 +11,7 @@
     reason = "a test that cannot go on panics; the lints protect the program, not its tests"
 )]
 
+mod file_server;
 mod layout;
 mod lying_registry;
 mod registry;
@@ -19,6 +20,8 @@ mod workspace;
 
 // What a recipe gives, one directory a case: `tests/cases/GROUP/NAME/`.
 mod cases;
+// Where recipes and files come from: named contexts, standard input, URLs, repositories.
+mod contexts;
 // What is not done again.
 mod cache;
 // What is done at the same time, and what only once.

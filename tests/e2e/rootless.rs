@@ -15,7 +15,7 @@ pub(crate) const RANGES: &str = "strata-test";
 pub(crate) const SINGLE: &str = "strata-single";
 
 /// The user of this name, unless the tests cannot become them; then the skip is announced.
-fn user(name: &str, what: &str) -> Option<Who> {
+pub(crate) fn user(name: &str, what: &str) -> Option<Who> {
     if !is_root() {
         skip(what, "becoming another user takes root");
         return None;

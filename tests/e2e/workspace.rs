@@ -149,6 +149,7 @@ impl Workspace {
             directory: self.path().to_owned(),
             arguments: arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect(),
             environment,
+            stdin: None,
             memory: None,
         }
     }
@@ -225,10 +226,17 @@ pub(crate) struct Strata {
     directory: PathBuf,
     arguments: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
+    stdin: Option<Vec<u8>>,
     memory: Option<u64>,
 }
 
 impl Strata {
+    /// Gives it something to read on standard input.
+    pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
     /// Limits its address space to so many bytes.
     pub(crate) fn limited_to(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
@@ -270,11 +278,16 @@ impl Strata {
             .env_clear()
             .envs(&self.environment)
             .current_dir(&self.directory)
-            .stdin(Stdio::null())
+            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        if let Some(bytes) = self.stdin.clone() {
+            let mut pipe = child.stdin.take().unwrap();
+            // It may end before it has read everything.
+            std::thread::spawn(move || drop(std::io::Write::write_all(&mut pipe, &bytes)));
+        }
         let stdout = collect(child.stdout.take().unwrap());
         let stderr = collect(child.stderr.take().unwrap());
         Running { child, stdout, stderr, described: format!("{:?}", self.arguments) }

@@ -41,7 +41,7 @@ pub fn apply(
     let stage = Stage::new(parent, into, xattr, op.epoch)?;
     let mut copying = Copying { stage, from, owner, chmod, destination: Destination::new(&op.destination) };
     for group in &selection.groups {
-        copying.group(group, op.unpack)?;
+        copying.group(group)?;
     }
     Ok(copying.stage.write(Some(from))?)
 }
@@ -69,8 +69,10 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn group(&mut self, group: &Group, unpack: bool) -> Result<(), Error> {
-        if unpack && let Some(path) = archive_of(group, self.from)? {
+    fn group(&mut self, group: &Group) -> Result<(), Error> {
+        if group.unpack
+            && let Some(path) = archive_of(group, self.from)?
+        {
             let place = self.stage.resolve(&self.destination.path)?;
             self.stage.directories(&place, self.new_directory())?;
             return archive::unpack(&mut self.stage, self.from, path, &place, self.owner);

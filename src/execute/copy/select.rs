@@ -20,6 +20,7 @@ use super::chmod::Chmod;
 use crate::context::glob::Glob;
 use crate::context::ignore::{Ignore, Inherited, clean};
 use crate::digest::ContentId;
+use crate::fetch::Joined;
 use crate::graph::{CopyOp, CopySource, InlineFile};
 use crate::layer::tree::{Entry, Kind, Tree};
 use crate::layer::view::{Follow, resolve};
@@ -45,6 +46,8 @@ pub struct Group {
     pub is_directory: bool,
     /// Its entries in path order, parents first.
     pub items: Vec<Item>,
+    /// Whether it is unpacked if it is an archive.
+    pub unpack: bool,
 }
 
 /// One entry that is copied.
@@ -84,19 +87,44 @@ pub enum Origin {
 /// # Errors
 /// A source that is missing or cannot be read, or a pattern or mode that is not valid.
 pub fn select(op: &CopyOp, from: &dyn Tree) -> Result<Selection, Error> {
+    select_among(op, from, &[])
+}
+
+/// Selects what `op` copies out of `from` and of what was fetched for it, one tree for each of [`CopyOp::fetched`]. Where
+/// there are any, origins are paths in the [`Joined`] tree of `from` and these.
+///
+/// # Errors
+/// See [`select`].
+pub fn select_among(op: &CopyOp, from: &dyn Tree, fetched: &[&dyn Tree]) -> Result<Selection, Error> {
     let exclude = Ignore::from_patterns("--exclude", op.exclude.iter().map(String::as_str))
         .map_err(|source| Error::Pattern { source })?;
     let chmod = op.chmod.as_deref().map(Chmod::parse).transpose()?;
     let counts = Counts { owner: op.chown.is_none(), mode: !matches!(chmod, Some(Chmod::Exact(_))) };
     let mut groups = Vec::new();
+    let mut fetched_before = 0;
     for source in &op.sources {
-        match source {
-            CopySource::Inline(file) => groups.push(inline(file)),
-            CopySource::Path(word) => groups.extend(Source::new(op, word, &exclude, from)?.groups()?),
+        let (tree, number, mut found) = match source {
+            CopySource::Inline(file) => (from, 0, vec![inline(file)]),
+            CopySource::Path(word) => (from, 0, Source::new(op, word, &exclude, from)?.groups()?),
+            CopySource::Fetched { path, unpack, .. } => {
+                let tree = fetched[fetched_before];
+                fetched_before += 1;
+                let source = Source { unpack: *unpack, ..Source::new(op, path, &exclude, tree)? };
+                (tree, fetched_before, vec![source.group(Path::new(if path == "." { "" } else { path }))?])
+            }
+        };
+        for group in &mut found {
+            group.items.par_iter_mut().try_for_each(|item| {
+                complete(item, tree, counts)?;
+                if let Origin::Tree(path) = &mut item.origin
+                    && !fetched.is_empty()
+                {
+                    *path = Joined::path(number, path);
+                }
+                Ok::<(), Error>(())
+            })?;
         }
-    }
-    for group in &mut groups {
-        group.items.par_iter_mut().try_for_each(|item| complete(item, from, counts))?;
+        groups.append(&mut found);
     }
     let digest = digest(&groups);
     Ok(Selection { groups, digest })
@@ -119,7 +147,7 @@ fn inline(file: &InlineFile) -> Group {
         link_group: None,
     };
     let item = Item::new(PathBuf::new(), Origin::Inline(file.content.as_slice().into()), entry, false);
-    Group { name: file.name.clone().into(), is_directory: false, items: vec![item] }
+    Group { name: file.name.clone().into(), is_directory: false, items: vec![item], unpack: false }
 }
 
 impl Item {
@@ -136,6 +164,8 @@ struct Source<'a> {
     exclude: &'a Ignore,
     /// With `--parents`: what is meant below `base`, as patterns that "hide" what they select.
     include: Option<Ignore>,
+    /// Whether archives are unpacked.
+    unpack: bool,
     /// The part that is expanded: all of the word, or what stands before `/./` with `--parents`.
     base: String,
 }
@@ -144,11 +174,11 @@ impl<'a> Source<'a> {
     fn new(op: &CopyOp, word: &'a str, exclude: &'a Ignore, from: &'a dyn Tree) -> Result<Self, Error> {
         let relative = |text: &str| clean(&format!("/{text}"))[1..].to_owned();
         if !op.parents {
-            return Ok(Self { word, from, exclude, include: None, base: relative(word) });
+            return Ok(Self { word, from, exclude, include: None, unpack: op.unpack, base: relative(word) });
         }
         let (base, pattern) = word.split_once("/./").unwrap_or(("", word));
         let (base, pattern) = (relative(base), relative(pattern));
-        let source = Self { word, from, exclude, include: None, base };
+        let source = Self { word, from, exclude, include: None, unpack: op.unpack, base };
         if pattern.is_empty() {
             return Ok(source);
         }
@@ -173,7 +203,7 @@ impl<'a> Source<'a> {
             Kind::Socket => return Err(self.read_error(path, std::io::ErrorKind::Unsupported.into())),
             _ => vec![Item::new(PathBuf::new(), Origin::Tree(real), entry, false)],
         };
-        Ok(Group { name, is_directory, items })
+        Ok(Group { name, is_directory, items, unpack: self.unpack })
     }
 
     /// Follows links; the path has to exist.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::diagnostic::SourceFile;
-use crate::graph::named::NamedContexts;
+use crate::graph::named::{NamedContext, NamedContexts};
 use crate::graph::{Access, Allowed, CacheMount, CopyOp, CopySource, Graph, MkdirOp, RunMount, RunOp};
 use crate::recipe::dockerfile;
 use crate::recipe::platform::Platform;
@@ -134,6 +134,8 @@ fn op_line(op: &Op) -> String {
             format!("image {} {}", image.reference.familiar().trim_end_matches(":latest"), image.platform)
         }
         Op::Context(_) => "context".to_owned(),
+        Op::Http(source) => format!("http {}", source.address),
+        Op::Git(address) => format!("git {}", address.remote),
         Op::Run(RunOp { parent, argv, workdir, user, .. }) => {
             format!("run {} {argv:?} in {workdir} as {user:?}", parent.0)
         }
@@ -149,6 +151,7 @@ fn copy_line(copy: &CopyOp) -> String {
         .map(|source| match source {
             CopySource::Path(path) => path.clone(),
             CopySource::Inline(file) => format!("{}={:?}", file.name, String::from_utf8_lossy(&file.content)),
+            CopySource::Fetched { from, path, .. } => format!("{}:{path}", from.0),
         })
         .collect();
     let verb = if copy.unpack { "add" } else { "copy" };
@@ -675,23 +678,8 @@ fn mistakes_are_errors_at_their_place() {
 
 #[test]
 fn what_cannot_be_done_yet_is_refused_by_name() {
-    let cases: &[(&str, Pairs<'_>)] = &[
-        ("FROM alpine\nADD https://example.com/x y", &[("https://example.com/x", "`ADD` of a URL")]),
-        ("FROM alpine\nADD git@example.com:a/b.git y", &[("git@example.com:a/b.git", "`ADD` of a git repository")]),
-        ("ARG SOURCE_DATE_EPOCH=context\nFROM alpine", &[("ARG SOURCE_DATE_EPOCH=context", "not a number of seconds")]),
-    ];
-    for (text, expected) in cases {
-        check_errors(text, &request(), expected);
-    }
-    for (text, part) in [
-        ("FROM alpine\nADD --checksum=sha256:00 x y", "`ADD --checksum`"),
-        ("FROM alpine\nADD --keep-git-dir x y", "`ADD --keep-git-dir`"),
-        ("FROM alpine\nADD --unpack=false x y", "`ADD --unpack`"),
-    ] {
-        let findings = lower(&parse(text), &request(), &BTreeMap::new()).map(|_| ()).unwrap_err();
-        assert!(findings[0].message.contains(part), "{text}: {}", findings[0].message);
-        assert!(findings[0].span.end > findings[0].span.start, "{text}");
-    }
+    let text = "ARG SOURCE_DATE_EPOCH=context\nFROM alpine";
+    check_errors(text, &request(), &[("ARG SOURCE_DATE_EPOCH=context", "not a number of seconds")]);
     // Nobody is bothered about a stage that is not needed.
     graph("FROM alpine\nRUN --network=host x\nFROM scratch", &request());
     for (flag, expected) in [("none", Network::None), ("default", Network::Default)] {
@@ -711,7 +699,7 @@ fn doubtful_things_are_warned_of() {
         ("FROM scratch\nCOPY <<'F' /x\n$y\nF", &[], &[]),
         ("ARG V=1\nFROM alpine:1$W", &[], &[("alpine:1$W", "`$W`, which no `ARG`")]),
         ("ARG V\nFROM alpine:1$V", &[], &[]),
-        ("FROM --platform=linux/arm64 alpine", &[], &[("alpine", "is for linux/amd64, but linux/arm64")]),
+        ("FROM --platform=linux/arm64 alpine AS arm64", &[], &[("alpine", "is for linux/amd64, but linux/arm64")]),
         ("FROM scratch\nEXPOSE 1/TCP", &[], &[("1/TCP", "lower case")]),
         ("FROM scratch\nEXPOSE 1:2", &[], &[("1:2", "names an address or port of the host")]),
         ("FROM scratch\nARG VERSION", &[("VERSOIN", "1")], &[("", "`--build-arg VERSOIN` has no effect")]),
@@ -862,5 +850,67 @@ fn a_mount_may_not_look_ahead_or_cover_everything() {
     ] {
         let findings = lower_in_rounds(text, &request()).map(|_| ()).unwrap_err();
         assert!(findings.iter().any(|finding| finding.message.contains(part)), "{text}: {findings:?}");
+    }
+}
+
+/// Lowers with names given by `--build-context`.
+fn with_contexts(text: &str, names: &[(&str, NamedContext)]) -> Graph {
+    let mut contexts = NamedContexts::default();
+    for (name, context) in names {
+        contexts.insert((*name).to_owned(), context.clone());
+    }
+    graph(text, &Request { contexts, ..request() })
+}
+
+#[test]
+fn a_named_context_stands_for_a_name_everywhere() {
+    let files = [("ctx", NamedContext::Files)];
+    let named = |graph: &Graph| {
+        let is_named = |node: &crate::graph::Node| matches!(&node.op, Op::Context(crate::graph::ContextName::Named(name)) if name == "ctx");
+        graph.nodes.iter().any(is_named)
+    };
+    for text in [
+        "FROM scratch\nCOPY --from=ctx a /",
+        "FROM ctx\nENV a=b",
+        "FROM debian AS ctx\nRUN never\nFROM scratch\nCOPY --from=ctx a /",
+        "FROM scratch\nCOPY --from=CTX:latest a /",
+    ] {
+        let graph = with_contexts(text, &files);
+        assert!(named(&graph), "{text}");
+        assert!(!graph.nodes.iter().any(|node| matches!(node.op, Op::Run(_) | Op::Image(_))), "{text}");
+    }
+    let graph = with_contexts("FROM scratch AS ctx2\nCOPY a /\nFROM ctx2", &files);
+    assert!(!named(&graph), "another name is another stage");
+    let graph = with_contexts("FROM debian", &[("debian", NamedContext::Scratch)]);
+    assert_eq!(graph.nodes[graph.target.0].op, Op::Scratch);
+}
+
+#[test]
+fn sources_that_are_fetched_are_nodes_of_their_own() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let text = format!("FROM scratch\nADD --checksum={digest} https://h/x.tgz?secret /d/");
+    let graph = graph(&text, &request());
+    let source = graph.nodes.iter().find_map(|node| match &node.op {
+        Op::Http(source) => Some((source.clone(), node.origin.text.clone())),
+        _ => None,
+    });
+    let (source, shown) = source.unwrap();
+    assert_eq!((source.address.as_str(), source.checksum), ("https://h/x.tgz?secret", digest.parse().ok()));
+    assert_eq!(shown, "fetch https://h/x.tgz");
+}
+
+#[test]
+fn what_cannot_be_fetched_is_said_before_anything_is() {
+    for (text, needle) in [
+        ("ADD --checksum=sha256:00 https://h/x /", "64 hexadecimal digits"),
+        ("ADD --checksum=sha256:00 a b /", "single source"),
+        ("ADD --checksum=sha256:00 a /", "is a path"),
+        ("ADD --checksum=main https://h/x.git /", "commit's id"),
+        ("ADD https://h/x.git?nonsense=1 /", "nonsense"),
+        ("COPY https://h/x /", "has to be fetched"),
+    ] {
+        let recipe = parse(&format!("FROM scratch\n{text}"));
+        let found = lower(&recipe, &request(), &BTreeMap::new()).map(|_| ()).unwrap_err();
+        assert!(found.iter().any(|finding| finding.message.contains(needle)), "{text}: {found:?}");
     }
 }

@@ -1,0 +1,300 @@
+//! Commits of git repositories, by the `git` program.
+//!
+//! Takes an address, gives the commit it stands for by asking the remote for its refs alone, and the files of the commit
+//! when asked. `git` runs without the configuration of user and system, without hooks, without asking anybody for
+//! anything, and over http, https, git and ssh only, so that a repository cannot name files of this machine. Fetches no
+//! more history than the remote makes it.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::{Error, Fetcher};
+use crate::context::Context;
+use crate::context::ignore::Ignore;
+use crate::recipe::remote::GitAddress;
+use crate::store::Scratch;
+
+/// Settings for every call. Hooks and file-system watchers of a repository are never run; a transfer that stands still
+/// for a minute is given up.
+const SETTINGS: [&str; 6] = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "init.defaultBranch=main",
+    "advice.detachedHead=false",
+    "http.lowSpeedLimit=1",
+    "http.lowSpeedTime=60",
+];
+
+/// How often a running `git` is looked at.
+const TICK: Duration = Duration::from_millis(5);
+
+/// How much of what `git` says is kept.
+const SAID_LIMIT: usize = 2000;
+
+/// What the shell returns where there is no such program.
+const NOT_FOUND: i32 = 127;
+
+/// What `git` says when it never came to talk to the other side.
+const UNREACHABLE: [&str; 6] = [
+    "Could not resolve host",
+    "Failed to connect",
+    "Couldn't connect",
+    "Connection refused",
+    "Connection timed out",
+    "Network is unreachable",
+];
+
+/// What an address stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    address: GitAddress,
+    /// The commit's id.
+    id: String,
+    /// What is asked of the remote to get it.
+    wanted: String,
+}
+
+impl Commit {
+    /// Names the files.
+    pub(super) fn identity(&self) -> String {
+        let Self { address, id, .. } = self;
+        let subdir = address.subdir.as_deref().unwrap_or_default();
+        let modules = if address.without_submodules { " without submodules" } else { "" };
+        // What is in `.git` depends on more than the commit.
+        let kept =
+            if address.keep_git_dir { format!(" with {} {}", address.remote, self.wanted) } else { String::new() };
+        format!("commit {id} {subdir:?}{modules}{kept}")
+    }
+}
+
+impl Fetcher<'_> {
+    /// The commit an address stands for now. A whole commit id costs no question.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn commit(&self, address: &GitAddress) -> Result<Commit, Error> {
+        let reference = address.reference.as_deref().unwrap_or("HEAD");
+        let (id, wanted) = if is_commit_id(reference) {
+            (reference.to_owned(), reference.to_owned())
+        } else {
+            let peeled = format!("{reference}^{{}}");
+            let refs =
+                self.git(address, "ask", None, &["ls-remote", "--quiet", "--", &address.remote, reference, &peeled])?;
+            find_ref(&refs, reference)
+                .ok_or_else(|| Error::UnknownRef { remote: address.remote.clone(), reference: reference.to_owned() })?
+        };
+        match &address.checksum {
+            Some(expected) if !id.starts_with(expected.as_str()) => {
+                Err(Error::WrongCommit { remote: address.remote.clone(), expected: expected.clone(), actual: id })
+            }
+            _ => Ok(Commit { address: address.clone(), id, wanted }),
+        }
+    }
+
+    /// The files of a commit, in a scratch directory.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn checkout(&self, commit: &Commit) -> Result<(Context, Scratch), Error> {
+        let scratch = self.store.scratch()?;
+        let directory = scratch.dir("repository")?;
+        let Commit { address, id, .. } = commit;
+        let run = |action, arguments: &[&str]| self.git(address, action, Some(&directory), arguments);
+        run("prepare a copy of", &["init", "--quiet", "."])?;
+        self.fetch(commit, &directory)?;
+        run("check out", &["checkout", "--quiet", "--force", "--detach", id])?;
+        let has_modules = !address.without_submodules && directory.join(".gitmodules").is_file();
+        if has_modules {
+            run("fetch the submodules of", &["submodule", "update", "--quiet", "--init", "--recursive"])?;
+        }
+        if !address.keep_git_dir {
+            if has_modules {
+                run("tidy the submodules of", &["submodule", "foreach", "--quiet", "--recursive", "rm -rf .git"])?;
+            }
+            let kept = directory.join(".git");
+            std::fs::remove_dir_all(&kept).map_err(|source| Error::File { path: kept, source })?;
+        }
+        let wanted = subdirectory(&directory, commit)?;
+        Ok((Context::open(&wanted, Ignore::default(), None)?, scratch))
+    }
+
+    /// Fetches as little as the remote allows: the commit alone, with its history, or at last everything.
+    fn fetch(&self, commit: &Commit, directory: &Path) -> Result<(), Error> {
+        let Commit { address, wanted, id } = commit;
+        let alone = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", &address.remote, wanted];
+        let with_history = ["fetch", "--quiet", "--no-tags", "--", &address.remote, wanted];
+        let everything = [
+            "fetch",
+            "--quiet",
+            "--",
+            &address.remote,
+            "+refs/heads/*:refs/remotes/origin/*",
+            "+refs/tags/*:refs/tags/*",
+        ];
+        let has_it = || {
+            let object = format!("{id}^{{commit}}");
+            self.git(address, "find the commit in", Some(directory), &["cat-file", "-e", &object]).is_ok()
+        };
+        let mut failure = None;
+        for attempt in [&alone[..], &with_history, &everything] {
+            match self.git(address, "fetch", Some(directory), attempt) {
+                Ok(_) if has_it() => return Ok(()),
+                Ok(_) => {}
+                Err(error @ (Error::Cancelled | Error::Git { unreachable: true, .. })) => return Err(error),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::UnknownRef { remote: address.remote.clone(), reference: id.clone() }))
+    }
+
+    /// Runs `git` and gives what it printed.
+    fn git(
+        &self,
+        address: &GitAddress,
+        action: &'static str,
+        directory: Option<&Path>,
+        arguments: &[&str],
+    ) -> Result<String, Error> {
+        let remote = || address.remote.clone();
+        let start = |source| Error::StartGit { remote: remote(), source };
+        let mut command = command(directory, arguments);
+        let mut child = command.spawn().map_err(start)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (status, printed, said) = std::thread::scope(|scope| {
+            let printed = scope.spawn(|| text(stdout));
+            let said = scope.spawn(|| text(stderr));
+            let status = self.watch(&mut child);
+            (status, printed.join().unwrap_or_default(), said.join().unwrap_or_default())
+        });
+        let status = status.map_err(start)?;
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        match status.code() {
+            Some(0) => Ok(printed),
+            Some(NOT_FOUND) => Err(Error::NoGit { remote: remote() }),
+            _ => {
+                let unreachable = UNREACHABLE.iter().any(|sign| said.contains(sign));
+                Err(Error::Git { action, remote: remote(), said: in_one_line(&said), unreachable })
+            }
+        }
+    }
+
+    /// Waits for `git`, and ends it with all it started when the build is cancelled.
+    fn watch(&self, child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
+        let mut killed = false;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            if self.cancel.is_cancelled() && !std::mem::replace(&mut killed, true) {
+                // It leads a group of its own; that it is gone already is no trouble.
+                let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+}
+
+/// `git` with these arguments, in a clean environment. The shell sets the mask that decides the modes of files.
+fn command(directory: Option<&Path>, arguments: &[&str]) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "umask 022; exec git \"$@\"", "git"]);
+    command.args(SETTINGS.iter().flat_map(|setting| ["-c", *setting]));
+    command.args(arguments);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_")) {
+        command.env_remove(name);
+    }
+    command
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_ASKPASS", "")
+        .env("SSH_ASKPASS", "")
+        .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    command.current_dir(directory.unwrap_or(Path::new("/")));
+    command
+}
+
+fn text(stream: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    // What was read before an error is still worth showing.
+    let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn in_one_line(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let line: String = lines.join("; ").chars().filter(|character| !character.is_control()).take(SAID_LIMIT).collect();
+    if line.is_empty() { "it gave no reason".to_owned() } else { line }
+}
+
+fn is_commit_id(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The commit of a ref, and the ref's whole name, in what `git ls-remote` printed. A branch comes before a tag of the same
+/// name, as in `git checkout`; a tag with a message stands for the commit it tags.
+fn find_ref(printed: &str, reference: &str) -> Option<(String, String)> {
+    let refs: Vec<(&str, &str)> = printed.lines().filter_map(|line| line.split_once('\t')).collect();
+    let id = |name: &str| refs.iter().find(|(_, found)| *found == name).map(|(id, _)| (*id).to_owned());
+    let whole = [
+        reference.to_owned(),
+        format!("refs/heads/{reference}"),
+        format!("refs/tags/{reference}"),
+        format!("refs/{reference}"),
+    ];
+    whole.into_iter().find_map(|name| {
+        let found = id(&format!("{name}^{{}}")).or_else(|| id(&name))?;
+        Some((found, name))
+    })
+}
+
+/// The directory wanted of a checkout. A symbolic link on the way there is none.
+fn subdirectory(directory: &Path, commit: &Commit) -> Result<PathBuf, Error> {
+    let Some(subdir) = &commit.address.subdir else { return Ok(directory.to_owned()) };
+    let mut path = directory.to_owned();
+    for part in subdir.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        path.push(part);
+        if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            let (remote, commit, subdir) = (commit.address.remote.clone(), commit.id.clone(), subdir.clone());
+            return Err(Error::NoSubdir { remote, subdir, commit });
+        }
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refs_are_found_as_git_finds_them() {
+        let printed =
+            "1\trefs/heads/v1\n2\trefs/tags/v1\n3\trefs/tags/v2\n4\trefs/tags/v2^{}\n5\trefs/heads/x/v3\n6\tHEAD\n";
+        let found = |reference: &str| find_ref(printed, reference).map(|(id, name)| format!("{id} {name}"));
+        assert_eq!(found("v1").as_deref(), Some("1 refs/heads/v1"));
+        assert_eq!(found("refs/tags/v1").as_deref(), Some("2 refs/tags/v1"));
+        assert_eq!(found("v2").as_deref(), Some("4 refs/tags/v2"));
+        assert_eq!(found("HEAD").as_deref(), Some("6 HEAD"));
+        assert_eq!(found("v3"), None, "a part of a name is not the name");
+    }
+
+    #[test]
+    fn commit_ids_are_whole() {
+        assert!(is_commit_id(&"a1".repeat(20)));
+        assert!(!is_commit_id("a1b2c3d"));
+        assert!(!is_commit_id(&"A1".repeat(20)));
+    }
+}

@@ -1,0 +1,183 @@
+//! What recipes name by address: files over HTTP, and git repositories.
+//!
+//! Takes addresses, gives an identity now (a digest, a commit) and the files when asked. What was fetched is kept in the
+//! store, so that an unchanged file costs one question without an answer's body, and one with a known checksum none.
+//! Never sends credentials, never asks a person for any, and never hands on bytes that are not what the recipe says.
+
+pub mod git;
+pub mod http;
+mod tree;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use crate::context;
+use crate::digest::Digest;
+use crate::progress::Task;
+use crate::registry::{self, Client};
+use crate::runtime::Cancel;
+use crate::store::{self, Store};
+
+pub use self::git::Commit;
+pub use self::http::HttpFile;
+pub use self::tree::{FetchedTree, Joined};
+
+/// Why something could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The host did not give the file.
+    #[error(transparent)]
+    Http(#[from] registry::Error),
+    /// The file is not the one the recipe means.
+    #[error("{address} has the digest {actual}, but {expected} is expected")]
+    Checksum {
+        /// The file's address, without its query.
+        address: String,
+        /// The digest the recipe gives.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// There is no `git` to run.
+    #[error("the program git, which fetches {remote}, is not installed or not in PATH")]
+    NoGit {
+        /// The repository.
+        remote: String,
+    },
+    /// `git` could not be started or watched.
+    #[error("git cannot be run to fetch {remote}: {source}")]
+    StartGit {
+        /// The repository.
+        remote: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `git` failed.
+    #[error("git could not {action} {remote}: {said}")]
+    Git {
+        /// What it was to do.
+        action: &'static str,
+        /// The repository.
+        remote: String,
+        /// What it said.
+        said: String,
+        /// Whether it never reached the host.
+        unreachable: bool,
+    },
+    /// The repository has no such ref.
+    #[error("{remote} has no branch, tag or ref {reference:?}")]
+    UnknownRef {
+        /// The repository.
+        remote: String,
+        /// The ref.
+        reference: String,
+    },
+    /// The ref does not lead to the commit the recipe means.
+    #[error("{remote} is at commit {actual}, but {expected} is expected")]
+    WrongCommit {
+        /// The repository.
+        remote: String,
+        /// What the recipe gives.
+        expected: String,
+        /// What the ref leads to.
+        actual: String,
+    },
+    /// The repository has no such directory.
+    #[error("{remote} has no directory {subdir:?} at commit {commit}")]
+    NoSubdir {
+        /// The repository.
+        remote: String,
+        /// The directory.
+        subdir: String,
+        /// The commit.
+        commit: String,
+    },
+    /// What was fetched cannot be read.
+    #[error(transparent)]
+    Context(#[from] context::Error),
+    /// A file that was fetched cannot be read or written.
+    #[error("{path} cannot be used: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another failure, or the user, ended the build.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// Whether this machine or its network, and not the recipe, is the cause.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Http(error) => error.is_about_the_network(),
+            Self::Git { unreachable, .. } => *unreachable,
+            Self::Store(_) | Self::NoGit { .. } | Self::StartGit { .. } | Self::File { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Fetches.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetcher<'a> {
+    /// Where what was fetched is kept.
+    pub store: &'a Store,
+    /// Who talks to hosts.
+    pub client: &'a Client,
+    /// Ends everything.
+    pub cancel: &'a Cancel,
+}
+
+/// Something that an address stood for, and that can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// A file in the store.
+    File(HttpFile),
+    /// A commit, not fetched yet.
+    Commit(Commit),
+}
+
+impl Fetched {
+    /// Names its files: equal identities are equal files, but for times.
+    pub fn identity(&self) -> String {
+        match self {
+            Self::File(file) => format!("file {} {}", file.name, file.digest),
+            Self::Commit(commit) => commit.identity(),
+        }
+    }
+}
+
+impl Fetcher<'_> {
+    /// The files of something fetched.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open(&self, fetched: &Fetched) -> Result<FetchedTree, Error> {
+        match fetched {
+            Fetched::File(file) => self.open_file(file),
+            Fetched::Commit(commit) => {
+                let (context, scratch) = self.checkout(commit)?;
+                Ok(FetchedTree::Checkout { context: Box::new(context), _scratch: scratch })
+            }
+        }
+    }
+
+    fn lock(&self, name: &str, purpose: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
+        let mut told = false;
+        let waiting = &mut |owner: &store::LockOwner| {
+            if !std::mem::replace(&mut told, true) {
+                task.waiting(owner.as_reason());
+            }
+            if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        Ok(self.store.lock(name, purpose, waiting)?)
+    }
+}
