@@ -262,14 +262,24 @@ fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64
 }
 
 fn view(progress: Progress, quiet: bool) -> Box<dyn Sink> {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let live = std::io::stderr().is_terminal() && !set("NO_COLOR") && !std::env::var("CI").is_ok_and(|ci| ci == "true");
-    match progress {
+    match progress.on(std::io::stderr().is_terminal(), &|name| std::env::var(name).ok()) {
         _ if quiet => Box::new(Silent),
         Progress::Tty => Box::new(terminal::Terminal::new()),
-        Progress::Auto if live => Box::new(terminal::Terminal::new()),
         Progress::Rawjson => Box::new(json::Json::new(std::io::stderr())),
         _ => Box::new(plain::Plain::new(std::io::stderr())),
+    }
+}
+
+impl Progress {
+    /// What `auto` comes to: a live display on a terminal, lines elsewhere and where the environment asks for them.
+    fn on(self, terminal: bool, variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let no_color = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let ci = variable("CI").is_some_and(|value| value == "true");
+        match self {
+            Self::Auto if terminal && !no_color && !ci => Self::Tty,
+            Self::Auto => Self::Plain,
+            chosen => chosen,
+        }
     }
 }
 
@@ -287,4 +297,23 @@ fn results(built: &Built, quiet: bool) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_live_only_for_people() {
+        let on = |terminal: bool, set: &[(&str, &str)]| {
+            let variable = |name: &str| set.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
+            Progress::Auto.on(terminal, &variable)
+        };
+        assert_eq!(on(true, &[]), Progress::Tty);
+        assert_eq!(on(true, &[("CI", "false"), ("NO_COLOR", "")]), Progress::Tty);
+        assert_eq!(on(false, &[]), Progress::Plain);
+        assert_eq!(on(true, &[("CI", "true")]), Progress::Plain);
+        assert_eq!(on(true, &[("NO_COLOR", "1")]), Progress::Plain);
+        assert_eq!(Progress::Tty.on(false, &|_| Some("true".to_owned())), Progress::Tty);
+    }
 }
