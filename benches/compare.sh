@@ -79,7 +79,7 @@ builder_buildctl() {
         --opt "build-arg:BASE=$BASE" --progress plain)
 }
 
-builder_docker() { command=(docker build --quiet --build-arg "BASE=$BASE" -t strata-bench "$context"); }
+builder_docker() { command=(docker build --network host --quiet --build-arg "BASE=$BASE" -t strata-bench "$context"); }
 
 # Prints the builders that can be used here.
 find_builders() {
