@@ -31,6 +31,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::diagnostic::nearest;
+
 /// What the configuration file says; the defaults where it says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
@@ -445,7 +447,7 @@ impl File<'_> {
             key: name.to_owned(),
             table: table.to_owned(),
             known,
-            nearest: nearest(name, known),
+            nearest: nearest(name, known.iter().copied()),
         }
     }
 
@@ -467,32 +469,6 @@ impl File<'_> {
             column: before[line_start..].chars().count() + 1,
         }
     }
-}
-
-/// The known name that `name` is probably a slip of, if one is close.
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    let close = |candidate: &&'static str| (distance(name, candidate), *candidate);
-    known
-        .iter()
-        .map(close)
-        .filter(|(steps, candidate)| *steps <= candidate.len().div_ceil(3))
-        .min()
-        .map(|(_, name)| name)
-}
-
-/// How many single-character edits lead from one text to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
