@@ -1,0 +1,165 @@
+//! From a request to a [`Plan`]: recipe, base images, graph and contexts. Takes a request and the workplace; fetches
+//! documents and what contexts need, never a layer, and runs nothing.
+
+use std::collections::BTreeMap;
+
+use super::contexts::Arrivals;
+use super::error::{CHECK_ARGUMENT, base_failed};
+use super::{Error, Findings, Request, Workplace};
+use crate::base::{self, BaseImage, Bases};
+use crate::check;
+use crate::context::opened::Opened;
+use crate::diagnostic::{Diagnostic, Severity, SourceFile, nearest};
+use crate::graph::lower::{Lowered, lower};
+use crate::graph::outline::{self, Outline};
+use crate::graph::{self, ContextName, Graph, ImageRequest};
+use crate::recipe::{Checks, Recipe, dockerfile};
+
+/// A build up to its graph.
+#[derive(Debug)]
+pub struct Plan {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The graph.
+    pub graph: Graph,
+    /// Warnings, those that the recipe skips left out.
+    pub warnings: Vec<Diagnostic>,
+    pub(super) bases: Bases,
+    pub(super) contexts: BTreeMap<ContextName, Opened>,
+    /// Directories that contexts were brought into.
+    pub(super) _arrivals: Arrivals,
+}
+
+/// What the request's target takes, with the recipe. Looks up nothing.
+///
+/// # Errors
+/// If the recipe cannot be read, or has mistakes.
+pub fn outline(request: &Request, place: &Workplace) -> Result<(Recipe, Outline), Error> {
+    let source = request.read_recipe(&Arrivals::default().main(request, place)?, place)?;
+    let (recipe, _) = parse(&source)?;
+    let outline = outline::outline(&recipe, &request.graph)
+        .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source, diagnostics })))?;
+    Ok((recipe, outline))
+}
+
+/// What a check came to.
+#[derive(Debug)]
+pub struct Checked {
+    /// The recipe and every finding, errors included.
+    pub findings: Findings,
+    /// Why not everything could be checked; errors in the recipe itself are among the findings.
+    pub failure: Option<Error>,
+}
+
+/// Checks a recipe: all of it, unless the request names a target. Looks up base images, fetches no layer, runs nothing.
+///
+/// # Errors
+/// If there is no recipe to check. What goes wrong later is part of the result.
+pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
+    let graph = graph::Request { every_stage: true, ..request.graph.clone() };
+    let request = &Request { graph, ..request.clone() };
+    let mut arrivals = Arrivals::default();
+    let main = arrivals.main(request, place)?;
+    let source = request.read_recipe(&main, place)?;
+    let (mut recipe, mut reported) = dockerfile::parse(&source);
+    override_checks(&mut recipe, request)?;
+    let readable = !reported.iter().any(Diagnostic::is_error);
+    let made = readable.then(|| {
+        let (graph, _, warnings) = resolve(&recipe, request, place)?;
+        let contexts = arrivals.open_used(&graph, main, request, place)?;
+        Ok((graph, contexts, warnings))
+    });
+    let (made, failure) = match made {
+        None => (None, None),
+        Some(Ok((graph, contexts, warnings))) => {
+            reported.extend(warnings);
+            (Some((graph, contexts)), None)
+        }
+        Some(Err(Error::Recipe(findings))) => {
+            reported.extend(findings.diagnostics);
+            (None, None)
+        }
+        Some(Err(other)) => (None, Some(other)),
+    };
+    let ignore = made.as_ref().and_then(|(_, contexts)| contexts.get(&ContextName::Main)).and_then(Opened::ignore);
+    let subject = check::Subject { recipe: &recipe, graph: made.as_ref().map(|(graph, _)| graph), ignore };
+    let diagnostics = check::findings(&subject, reported, check::Purpose::Check);
+    Ok(Checked { findings: Findings { source, diagnostics }, failure })
+}
+
+/// Recipe and base images → graph and contexts.
+pub(super) fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
+    let mut arrivals = Arrivals::default();
+    let main = arrivals.main(request, place)?;
+    let source = request.read_recipe(&main, place)?;
+    let (mut recipe, mut reported) = parse(&source)?;
+    override_checks(&mut recipe, request)?;
+    let (mut graph, bases, more) = resolve(&recipe, request, place)?;
+    reported.extend(more);
+    graph.config.config.labels.extend(request.labels.clone());
+    graph.set_network(request.network);
+    warn_of_unknown_stages(&recipe, request, place);
+    let contexts = arrivals.open_used(&graph, main, request, place)?;
+    let ignore = contexts.get(&ContextName::Main).and_then(Opened::ignore);
+    let subject = check::Subject { recipe: &recipe, graph: Some(&graph), ignore };
+    let warnings = check::findings(&subject, reported, check::Purpose::Build);
+    Ok(Plan { recipe, graph, warnings, bases, contexts, _arrivals: arrivals })
+}
+
+/// Says of every name in `--no-cache-filter` that no stage has it; Docker ignores such names.
+fn warn_of_unknown_stages(recipe: &Recipe, request: &Request, place: &Workplace) {
+    let names = || recipe.stages.iter().filter_map(|stage| Some(stage.name.as_ref()?.value.as_str()));
+    for wanted in &request.fresh_stages {
+        if !names().any(|name| name.eq_ignore_ascii_case(wanted)) {
+            let nearest = nearest(wanted, names()).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            place.reporter.warning(format!("--no-cache-filter {wanted} names no stage of the recipe{nearest}"));
+        }
+    }
+}
+
+/// Lets the build argument say what the recipe's `# check=` would; comments above single instructions stay.
+fn override_checks(recipe: &mut Recipe, request: &Request) -> Result<(), Error> {
+    let Some(value) = request.graph.build_args.get(CHECK_ARGUMENT) else { return Ok(()) };
+    let checks = dockerfile::read_checks(value)
+        .map_err(|reason| Error::CheckArgument { value: value.clone(), reason: reason.message })?;
+    recipe.checks = Checks { local: std::mem::take(&mut recipe.checks.local), ..checks };
+    Ok(())
+}
+
+fn parse(source: &SourceFile) -> Result<(Recipe, Vec<Diagnostic>), Error> {
+    let (recipe, diagnostics) = dockerfile::parse(source);
+    if diagnostics.iter().any(|finding| finding.severity == Severity::Error) {
+        return Err(Error::Recipe(Box::new(Findings { source: source.clone(), diagnostics })));
+    }
+    Ok((recipe, diagnostics))
+}
+
+/// Lowers the recipe, resolving the base images it turns out to need, until the graph is whole.
+fn resolve(recipe: &Recipe, request: &Request, place: &Workplace) -> Result<(Graph, Bases, Vec<Diagnostic>), Error> {
+    let mut bases = Bases::default();
+    loop {
+        let lowered = lower(recipe, &request.graph, &bases.configs())
+            .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source: recipe.source.clone(), diagnostics })))?;
+        let needed = match lowered {
+            Lowered::Graph(graph, warnings) => return Ok((*graph, bases, warnings)),
+            Lowered::Needs(needed) => needed,
+        };
+        let resolved: Vec<Result<BaseImage, base::Error>> = std::thread::scope(|scope| {
+            let look_up = |request_: &ImageRequest| Bases::resolve(&place.store, &place.client, request_, request.pull);
+            match needed.as_slice() {
+                [one] => vec![look_up(one)],
+                many => {
+                    let threads: Vec<_> = many.iter().map(|one| scope.spawn(move || look_up(one))).collect();
+                    threads
+                        .into_iter()
+                        .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                        .collect()
+                }
+            }
+        });
+        for (image, resolved) in needed.into_iter().zip(resolved) {
+            let resolved = resolved.map_err(|source| base_failed(recipe, &image.reference, source))?;
+            bases.insert(image, resolved);
+        }
+    }
+}
