@@ -31,6 +31,7 @@ impl StageInProgress<'_> {
             mounts,
             scripts,
             epoch: self.globals.epoch,
+            hostname: self.globals.hostname().map(str::to_owned),
         };
         self.commit_layer(Op::Run(op), created_by, step, trigger)
     }
