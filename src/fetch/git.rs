@@ -128,11 +128,7 @@ impl Fetcher<'_> {
             run("fetch the submodules of", &["submodule", "update", "--quiet", "--init", "--recursive"])?;
         }
         if !address.keep_git_dir {
-            if has_modules {
-                run("tidy the submodules of", &["submodule", "foreach", "--quiet", "--recursive", "rm -rf .git"])?;
-            }
-            let kept = directory.join(".git");
-            std::fs::remove_dir_all(&kept).map_err(|source| Error::File { path: kept, source })?;
+            remove_git_files(&directory)?;
         }
         let wanted = subdirectory(&directory, commit)?;
         if let Some(time) = time.filter(|_| address.times == Some(CheckoutTimes::Commit)) {
@@ -287,6 +283,29 @@ fn find_ref(printed: &str, reference: &str) -> Option<Found> {
             None => Some(Found { commit: found?, tag: None, name }),
         }
     })
+}
+
+/// Removes what git keeps for itself in a checkout and in its submodules. Git tracks nothing of that name.
+fn remove_git_files(directory: &Path) -> Result<(), Error> {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(path) = directories.pop() {
+        let fail = |source| Error::File { path: path.clone(), source };
+        for entry in std::fs::read_dir(&path).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let is_directory = entry.file_type().map_err(fail)?.is_dir();
+            if entry.file_name() == ".git" {
+                let removed = if is_directory {
+                    std::fs::remove_dir_all(entry.path())
+                } else {
+                    std::fs::remove_file(entry.path())
+                };
+                removed.map_err(|source| Error::File { path: entry.path(), source })?;
+            } else if is_directory {
+                directories.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Gives a directory and all in it one time.
