@@ -5,7 +5,8 @@
 //! destination's name; a directory's contents join the destination; links in the destination's own path are followed inside the
 //! root, links met further down are not; a file replaces a file or link, but neither a directory a file nor a file a
 //! directory. Directories that come into being have mode 0755, or what `--chmod` says, and belong to root, or to `--chown`.
-//! Nothing is tidied: an entry that equals the root's is written all the same.
+//! A directory's time is that of the last change in it, or of the directory that it was copied from. An entry that equals the
+//! root's is written all the same; what is superfluous goes later ([`crate::layer::diff`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -99,7 +100,7 @@ impl Copying<'_> {
         group.items.iter().try_for_each(|item| self.leaf(item, &place, None))
     }
 
-    /// The contents of a directory join the destination, which keeps its own metadata.
+    /// The contents of a directory join the destination, which keeps its own metadata but for the time.
     fn contents(&mut self, group: &Group, place: PathBuf) -> Result<(), Error> {
         if !matches!(self.stage.kind(&place)?, None | Some(Kind::Directory)) {
             return Err(Error::DirectoryOverFile { path: place });
@@ -115,7 +116,18 @@ impl Copying<'_> {
                 self.leaf(item, &target, link)?;
             }
         }
+        self.restore_times(group, &place);
         Ok(())
+    }
+
+    /// What was put into the directories changed their times. Those that were copied get their sources' times back, the
+    /// destination that of the directory whose contents it takes; those that only come along for something in them do not.
+    fn restore_times(&mut self, group: &Group, place: &Path) {
+        let mtime = group.mtime.unwrap_or(self.stage.now());
+        self.stage.set_time(place, mtime);
+        for item in group.items.iter().filter(|item| item.entry.kind == Kind::Directory && !item.implied) {
+            self.stage.set_time(&place.join(&item.path), item.entry.mtime);
+        }
     }
 
     fn directory(&mut self, item: &Item, target: &Path) -> Result<(), Error> {
