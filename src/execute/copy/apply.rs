@@ -75,7 +75,8 @@ impl Copying<'_> {
             && let Some(path) = archive_of(group, self.from)?
         {
             let place = self.stage.resolve(&self.destination.path)?;
-            self.stage.directories(&place, self.new_directory())?;
+            // `--chmod` is for what is copied, not for what is unpacked.
+            self.stage.directories(&place, NewDirectory { mode: 0o755, ..self.new_directory() })?;
             return archive::unpack(&mut self.stage, self.from, path, &place, self.owner);
         }
         let above = if self.destination.is_directory {
