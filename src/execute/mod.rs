@@ -350,6 +350,9 @@ impl Executor<'_> {
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
+        if !op.link {
+            diff::tidy(&tree, &self.trees(parent)?, self.xattr())?;
+        }
         self.publish(&tree, key, op.epoch)
     }
 
@@ -359,6 +362,7 @@ impl Executor<'_> {
         let tree = scratch.dir("tree")?;
         let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root, parent)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
+        diff::tidy(&tree, &self.trees(parent)?, self.xattr())?;
         self.publish(&tree, key, op.epoch)
     }
 

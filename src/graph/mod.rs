@@ -331,7 +331,7 @@ pub struct CopyOp {
     pub link: bool,
     /// `--parents`
     pub parents: bool,
-    /// `--exclude`, expanded.
+    /// `--exclude`, as written.
     pub exclude: Vec<String>,
     /// `ADD`: archives among the paths are unpacked.
     pub unpack: bool,
