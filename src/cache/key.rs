@@ -218,7 +218,7 @@ mod tests {
         RunOp {
             parent: NodeId(0),
             argv: vec!["/bin/sh".into(), "-c".into(), "true".into()],
-            env: vec![("PATH".into(), "/bin".into())],
+            env: [("PATH".into(), "/bin".into())].into(),
             proxy_env: vec![("HTTP_PROXY".into(), "http://proxy".into())],
             workdir: "/".into(),
             user: String::new(),
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(key(&op), key(&RunOp { proxy_env: Vec::new(), parent: NodeId(7), ..op.clone() }));
         let changed = [
             RunOp { argv: vec!["/bin/sh".into(), "-c true".into()], ..op.clone() },
-            RunOp { env: vec![("PATH".into(), "/bin:".into())], ..op.clone() },
+            RunOp { env: [("PATH".into(), "/bin:".into())].into(), ..op.clone() },
             RunOp { workdir: "/a".into(), ..op.clone() },
             RunOp { user: "a".into(), ..op.clone() },
             RunOp { network: Network::None, ..op.clone() },

@@ -22,7 +22,7 @@ impl StageInProgress<'_> {
         let op = RunOp {
             parent: self.state.node,
             argv,
-            env: environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            env: environment.shared(),
             proxy_env: self.globals.proxies(environment),
             workdir: self.state.workdir(),
             user: self.state.config.config.user.clone(),
@@ -106,7 +106,7 @@ pub(super) fn inline_file(document: &Heredoc, content: String, findings: &mut Ve
 fn is_only_heredoc(text: &str) -> bool {
     let text = text.trim().trim_start_matches(|character: char| character.is_ascii_digit());
     let Some(word) = text.strip_prefix("<<") else { return false };
-    let word = word.strip_prefix('-').unwrap_or(word);
+    let word = word.strip_prefix('-').unwrap_or(word).trim_start();
     let mut quote = None;
     for character in word.chars() {
         match (quote, character) {
