@@ -42,5 +42,7 @@ mod rootless;
 mod commands;
 // check, --check, --call.
 mod checks;
+// What a real BuildKit said of the recipes in testdata/checks.
+mod agreement;
 // Every flag of `docker buildx build`.
 mod flags;
