@@ -271,6 +271,8 @@ stages! {
     BoundingSet: "limit the capabilities of the process", "";
     /// Programs from outside the root.
     Landlock: "keep the process to the programs of its root", "";
+    /// The AppArmor profile.
+    AppArmor: "put the process under the AppArmor profile docker-default", "";
     /// The filter of system calls.
     Seccomp: "install the filter of system calls", "the kernel needs CONFIG_SECCOMP_FILTER";
     /// Supplementary groups.

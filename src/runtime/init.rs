@@ -55,6 +55,8 @@ pub(super) struct Setup<'a> {
     pub mounts: &'a [Ready],
     /// Whether the process is kept from the host's settings.
     pub confined: bool,
+    /// Whether the program is to run under an AppArmor profile.
+    pub apparmor: bool,
     /// Attributes of the overlaid files' mounts, in order.
     pub file_attributes: Vec<MountAttrFlags>,
     /// Further paths below `/sys` to hide, which differ between machines.
@@ -387,6 +389,9 @@ fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, 
     super::privilege::limit_bounding_set(setup.capabilities).at(Stage::BoundingSet)?;
     if setup.confined {
         keep_to_programs_of_the_root().at(Stage::Landlock)?;
+    }
+    if setup.apparmor {
+        super::apparmor::change_on_exec().at(Stage::AppArmor)?;
     }
     // Needs a capability that the process is about to lose. Everything after this is on the list.
     if let Some(filter) = setup.filter {
