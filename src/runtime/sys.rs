@@ -174,31 +174,36 @@ pub(super) fn seccomp(program: &[Instruction]) -> io::Result<()> {
 }
 
 /// Lets the calling thread and everything it starts execute only files in the directory given and below, whatever
-/// mounts are there; renaming and linking across directories stays allowed there.
+/// mounts are there; renaming and linking across directories stays allowed there. Keeps them, where the kernel can (since
+/// Linux 6.12), from abstract sockets of others, which a shared network namespace has in common.
 ///
-/// `ENOSYS` or `EOPNOTSUPP` where the kernel has no Landlock, or one that could not allow the latter (before Linux
+/// `ENOSYS` or `EOPNOTSUPP` where the kernel has no Landlock, or one that could not allow the renaming (before Linux
 /// 5.19). Needs `CAP_SYS_ADMIN` in the user namespace.
 pub(super) fn restrict_execution(directory: impl AsFd) -> io::Result<()> {
     const VERSION: u32 = 1;
     const PATH_BENEATH: u32 = 1;
     /// `LANDLOCK_ACCESS_FS_EXECUTE` and `…_REFER`.
     const ACCESS: u64 = 1 | 1 << 13;
+    /// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET`.
+    const SOCKETS: u64 = 1;
     #[repr(C, packed)]
     struct PathBeneath {
         allowed_access: u64,
         parent_fd: RawFd,
     }
-    // SAFETY: the question for the version takes no attributes.
-    let version =
-        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u64>(), 0_usize, VERSION) };
+    let create = |attributes: &[u64], flags: u32| {
+        let pointer = if attributes.is_empty() { std::ptr::null() } else { attributes.as_ptr() };
+        // SAFETY: the kernel reads a `landlock_ruleset_attr` of the size given, which has the fields in this order; the
+        // question for the version takes none.
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, pointer, size_of_val(attributes), flags) }
+    };
+    let version = create(&[], VERSION);
     check(version)?;
-    if version < 2 {
-        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-    }
-    let handled = ACCESS;
-    // SAFETY: `handled` is the first field of the attributes, and the size says that there are no others.
-    let ruleset =
-        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, size_of_val(&handled), 0_u32) };
+    let ruleset = match version {
+        ..2 => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        2..6 => create(&[ACCESS], 0),
+        _ => create(&[ACCESS, 0, SOCKETS], 0),
+    };
     check(ruleset)?;
     let ruleset = RawFd::try_from(ruleset).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.

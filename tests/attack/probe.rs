@@ -3,7 +3,7 @@
 //! Takes the names of probes, or none for all of them; prints `PROBE name outcome` for each. The outcome is the name of
 //! the error that the kernel gave, `ok` where the attempt succeeded, or one of the words in [`Outcome`]. Judges nothing:
 //! `tests/e2e/attack.rs` knows what each outcome must be, in Strata and in runc. What the probes look for on the host is
-//! told by `PROBE_MARKER` (a file there), `PROBE_PID` (a process there) and `PROBE_HOSTNAME`.
+//! told by `PROBE_MARKER` (a file there, and an abstract socket of its name), `PROBE_PID` (a process there) and `PROBE_HOSTNAME`.
 //!
 //! Statically linked like Strata itself, so that it runs in any root.
 #![allow(
@@ -19,7 +19,9 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, chroot};
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
 /// What came of an attempt.
@@ -198,6 +200,11 @@ fn find_marker(above: &str) -> Outcome {
 
 fn outside_pid() -> usize {
     variable("PROBE_PID").and_then(|pid| pid.parse().ok()).unwrap_or(0x3f_fff0)
+}
+
+/// A socket of the host's that has no path, only the marker's name.
+fn abstract_socket() -> Outcome {
+    of(SocketAddr::from_abstract_name(marker()).and_then(|address| UnixStream::connect_addr(&address)))
 }
 
 /// Fills a directory in memory with up to 512 MiB.
@@ -545,6 +552,7 @@ const PROBES: &[Probe] = &[
     ("raw-socket", || socket(libc::AF_INET as usize, libc::SOCK_RAW, 1)),
     ("packet-socket", || socket(libc::AF_PACKET as usize, libc::SOCK_RAW, 0)),
     ("interface-down", interface_down),
+    ("abstract-socket-of-host", abstract_socket),
     // Devices.
     ("devices-at-hand", devices_at_hand),
     ("disk-node-in-root", || device("/disk", libc::S_IFBLK, 254, 0)),

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -105,6 +107,7 @@ const EXPECTED: &[(&str, &[&str])] = &[
     ("ENOSYS", &["clone3", "i386-clone3"]),
     ("ESRCH", &["signal-outside-process", "ptrace-outside-process", "pidfd-of-outside-process"]),
     ("no-effect", &["kill-init"]),
+    ("ECONNREFUSED EPERM", &["abstract-socket-of-host"]),
     ("ENOTTY", &["terminal-input"]),
     ("ENXIO", &["controlling-terminal"]),
     ("ENOSPC", &["fill-dev", "fill-shared-memory"]),
@@ -249,6 +252,12 @@ fn clues(marker: &Path, pid: u32) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// An abstract socket of the marker's name.
+fn listen(marker: &Path) -> UnixListener {
+    let name = marker.strip_prefix("/").unwrap().as_os_str().as_encoded_bytes();
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap()
+}
+
 fn outcomes(text: &str) -> Outcomes {
     let found = text.lines().filter_map(|line| line.split_once("PROBE ")).filter_map(|(_, rest)| {
         let mut words = rest.split_whitespace();
@@ -262,10 +271,14 @@ fn in_strata(who: Who) -> Outcomes {
     let workspace = Workspace::of(who);
     let marker = workspace.path().join("marker");
     fs::write(&marker, "of the host").unwrap();
+    let _listener = listen(&marker);
     let mut bystander = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
     let variables = clues(&marker, bystander.id());
     let variables: String = variables.iter().map(|(name, value)| format!("ENV {name}=\"{value}\"\n")).collect();
-    workspace.dockerfile(&format!("FROM scratch\nCOPY probe /probe\nWORKDIR /tmp\n{variables}RUN [\"/probe\"]\n"));
+    // A step that shares the host's network is kept from abstract sockets by newer kernels only.
+    let alone = "RUN --network=none [\"/probe\", \"abstract-socket-of-host\"]\n";
+    let steps = format!("WORKDIR /tmp\n{variables}RUN [\"/probe\"]\n{alone}");
+    workspace.dockerfile(&format!("FROM scratch\nCOPY probe /probe\n{steps}"));
     fs::copy(probe(), workspace.context().join("probe")).unwrap();
     let before = host();
     let finished = workspace.build(["-t", "x"]).env("PROBE_SECRET", "of the builder").run().success();
@@ -364,6 +377,7 @@ fn in_runc(name: &str, change: impl Fn(&mut Value)) -> Outcomes {
     fs::copy(probe(), bundle.join("rootfs/probe")).unwrap();
     let marker = bundle.join("marker");
     fs::write(&marker, "of the host").unwrap();
+    let _listener = listen(&marker);
     run(Command::new("runc").arg("spec").current_dir(bundle));
     let path = bundle.join("config.json");
     let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
