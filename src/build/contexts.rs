@@ -151,7 +151,7 @@ impl Arrivals {
                 self.archive_or_recipe(&path, shown(address), place)
             }
             ContextSource::Git(address) => {
-                let task = place.reporter.start(&format!("fetch {}", address.remote));
+                let task = place.reporter.start(&format!("fetch {}", without_credentials(&address.remote)));
                 let fetcher = place.fetcher();
                 let fetched = fetcher.commit(address).and_then(|commit| fetcher.checkout(&commit));
                 task.finish(fetched.as_ref().err().map(ToString::to_string));
@@ -275,6 +275,15 @@ fn download(address: &str, place: &Workplace) -> Result<PathBuf, Error> {
     let digest = fetched?.digest;
     let path = place.store.blob_path(&digest);
     path.ok_or_else(|| fetch::Error::from(crate::store::Error::NoBlob { digest }).into())
+}
+
+/// An address as it may be shown and kept: without user and password, query and fragment.
+pub(super) fn without_credentials(address: &str) -> String {
+    let address = shown(address);
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let host = host.rsplit('@').next().unwrap_or(host);
+    path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
 }
 
 /// An address as messages show it: without its query, which may be a signature.

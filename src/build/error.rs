@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Plan;
 use super::contexts;
+use super::record::{Record, StepLog};
 use crate::base;
 use crate::context;
 use crate::diagnostic::{Diagnostic, SourceFile, Span};
@@ -71,6 +72,8 @@ pub enum Error {
         at: Box<Findings>,
         /// Why.
         source: Box<solve::Error>,
+        /// Where what it wrote is kept.
+        log: Option<StepLog>,
     },
     /// The user ended the build.
     #[error("the build was cancelled")]
@@ -135,12 +138,13 @@ pub(super) fn base_failed(recipe: &Recipe, reference: &Reference, source: base::
     Error::Base { reference: Box::new(reference.clone()), at, source: Box::new(source) }
 }
 
-pub(super) fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
+pub(super) fn step_failed(plan: &Plan, failed: solve::Failed, record: &Record<'_>) -> Error {
     let solve::Failed { node, error } = failed;
     if matches!(error, solve::Error::Cancelled | solve::Error::Execute(crate::execute::Error::Cancelled)) {
         return Error::Cancelled;
     }
     let origin = &plan.graph[node].origin;
+    let log = record.log_of(&origin.title());
     if let solve::Error::Execute(crate::execute::Error::Base(cause)) = &error
         && let Some(reference) = cause.reference()
     {
@@ -150,12 +154,14 @@ pub(super) fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
             title: origin.title(),
             at: finding(&plan.recipe.source, span, sentence(&error)),
             source: Box::new(error),
+            log,
         };
     }
     Error::Step {
         title: origin.title(),
         at: finding(&plan.recipe.source, origin.span, sentence(&error)),
         source: Box::new(error),
+        log,
     }
 }
 

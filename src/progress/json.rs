@@ -31,7 +31,10 @@ impl<W: Write + Send> Sink for Json<W> {
 fn object(event: &Event) -> Value {
     match event {
         Event::Started { task, title } => json!({ "event": "started", "task": task.0, "title": &**title }),
-        Event::Cached { task, title } => json!({ "event": "cached", "task": task.0, "title": &**title }),
+        Event::Cached { task, title, from } => {
+            let from = from.as_ref().map(|from| json!({ "build": &*from.build, "step": from.step }));
+            json!({ "event": "cached", "task": task.0, "title": &**title, "from": from })
+        }
         Event::Output { task, stream, bytes } => {
             let stream = match stream {
                 Stream::Stdout => "stdout",
