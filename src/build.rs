@@ -208,6 +208,7 @@ fn recorded(
 /// # Errors
 /// See [`Error`].
 pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>), Error> {
+    drop(place.store.sweep()?.wait());
     let plan = prepare(request, place)?;
     let executor = executor(&plan, request, place);
     let status = solver(&plan, &executor, request, place).status();

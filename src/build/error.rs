@@ -73,7 +73,7 @@ pub enum Error {
         /// Why.
         source: Box<solve::Error>,
         /// Where what it wrote is kept.
-        log: Option<StepLog>,
+        log: Option<Box<StepLog>>,
     },
     /// The user ended the build.
     #[error("the build was cancelled")]

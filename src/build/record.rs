@@ -51,11 +51,11 @@ impl<'a> Record<'a> {
     }
 
     /// The log of the step with this title, which failed.
-    pub(super) fn log_of(&self, title: &str) -> Option<StepLog> {
+    pub(super) fn log_of(&self, title: &str) -> Option<Box<StepLog>> {
         let recording = self.recording.as_ref()?;
         let step = recording.failed_step(title)?;
         let last = journal::last_lines(&recording.stored(), step, LAST_LINES);
-        Some(StepLog { build: recording.id().clone(), step, last })
+        Some(Box::new(StepLog { build: recording.id().clone(), step, last }))
     }
 
     /// Ends it.

@@ -140,7 +140,8 @@ mod tests {
             let outcome = cut(&mut recipe, target, line).map(|()| {
                 let stage = |stage: &Stage| {
                     let base = format!("FROM {}", stage.base.value);
-                    let steps = stage.steps.iter().map(|step| step.text.clone());
+                    let steps =
+                        stage.steps.iter().map(|step| step.text.split_whitespace().collect::<Vec<_>>().join(" "));
                     std::iter::once(base).chain(steps).collect::<Vec<_>>().join("|")
                 };
                 let stages: Vec<_> = recipe.stages.iter().map(stage).collect();

@@ -253,7 +253,7 @@ pub(super) fn of_build(error: &build::Error) -> String {
     let colour = colour();
     match error {
         build::Error::Recipe(findings) => rendered(findings, colour),
-        build::Error::Step { at, log, .. } => rendered(at, colour) + &log.as_ref().map(of_log).unwrap_or_default(),
+        build::Error::Step { at, log, .. } => rendered(at, colour) + &log.as_deref().map(of_log).unwrap_or_default(),
         build::Error::Base { at, .. } => rendered(at, colour),
         other => format!(
             "error: {}\n{}",

@@ -113,16 +113,14 @@ impl Logs<'_> {
                 writeln!(sink, "{gap}#{} {}", step.number, step.title)?;
             }
             let ended = journal::whole_lines(self.lines_of(step)?, sink)?;
-            // A single step's output comes out as it was, unless something has to be added to it.
             let remark = remark(step);
-            let alone = !titles && remark.is_none();
-            if !ended && !alone {
-                writeln!(sink)?;
-            }
             if titles {
+                if !ended {
+                    writeln!(sink)?;
+                }
                 writeln!(sink, "#{} {}", step.number, remark.unwrap_or_else(|| outcome(step)))?;
             } else if let Some(remark) = remark {
-                // What is not the step's own goes where it does not mix with it.
+                // A single step's output comes out as it was: what is not its own goes elsewhere.
                 sink.flush()?;
                 writeln!(io::stderr(), "{remark}")?;
             }
@@ -237,6 +235,7 @@ fn step_document(step: &Step) -> Value {
         "seconds": elapsed.map(Duration::as_secs_f64),
         "error": error,
         "from": from,
+        "cut": step.cut,
     })
 }
 
@@ -260,6 +259,9 @@ fn remark(step: &Step) -> Option<String> {
             Some(format!("CACHED: made by build {short}, step {step}"))
         }
         StepState::Cached { from: None } => Some("CACHED".to_owned()),
+        StepState::Done { .. } | StepState::Failed { .. } if step.cut => {
+            Some(format!("CUT: the rest of the log could not be kept; {}", outcome(step)))
+        }
         StepState::Done { .. } | StepState::Failed { .. } => None,
     }
 }

@@ -97,6 +97,9 @@ pub(super) enum Entry {
         elapsed: u64,
         /// How many bytes it wrote.
         bytes: u64,
+        /// Whether its log ends before it did, because it could not be kept.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        cut: bool,
         /// The error, in one line.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,

@@ -46,6 +46,8 @@ pub struct Step {
     pub title: String,
     /// What has become of it.
     pub state: StepState,
+    /// Whether its log ends before it did, because it could not be kept.
+    pub cut: bool,
 }
 
 /// What has become of a step.
@@ -111,16 +113,17 @@ impl Build {
         let at = match entry {
             Entry::Began { .. } => return,
             Entry::Started { step, title, at } => {
-                self.steps.push(Step { number: step, title, state: StepState::Running });
+                self.steps.push(Step { number: step, title, state: StepState::Running, cut: false });
                 at
             }
             Entry::Cached { step, title, at, from } => {
-                self.steps.push(Step { number: step, title, state: StepState::Cached { from } });
+                self.steps.push(Step { number: step, title, state: StepState::Cached { from }, cut: false });
                 at
             }
-            Entry::Finished { step, at, elapsed, error, .. } => {
+            Entry::Finished { step, at, elapsed, error, cut, .. } => {
                 let elapsed = Duration::from_millis(elapsed);
                 if let Some(step) = self.steps.iter_mut().find(|known| known.number == step) {
+                    step.cut = cut;
                     step.state = match error {
                         None => StepState::Done { elapsed },
                         Some(error) => StepState::Failed { elapsed, error },

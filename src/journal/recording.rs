@@ -33,6 +33,8 @@ struct Log {
     /// Made with the first piece.
     file: Option<File>,
     bytes: u64,
+    /// Something could not be kept: nothing that comes later is, because a reader would take it for what is missing.
+    cut: bool,
 }
 
 impl Recording {
@@ -98,15 +100,20 @@ impl Recording {
 
     fn start(&self, task: TaskId, title: Arc<str>) {
         self.note(&Entry::Started { step: task.0, title: title.to_string(), at: self.now() });
-        let log = Log { title, began: Instant::now(), file: None, bytes: 0 };
+        let log = Log { title, began: Instant::now(), file: None, bytes: 0, cut: false };
         lock(&self.steps).insert(task, Arc::new(Mutex::new(log)));
     }
 
     fn keep(&self, task: TaskId, stream: Stream, bytes: &[u8]) {
         let Some(log) = lock(&self.steps).get(&task).cloned() else { return };
         let mut log = lock(&log);
+        log.bytes += bytes.len() as u64;
+        if log.cut {
+            return;
+        }
         let kept = self.try_keep(&mut log, task, stream, bytes);
         if let Err(error) = kept {
+            log.cut = true;
             lock(&self.trouble).get_or_insert(error);
         }
     }
@@ -114,7 +121,6 @@ impl Recording {
     fn try_keep(&self, log: &mut Log, task: TaskId, stream: Stream, bytes: &[u8]) -> Result<(), store::Error> {
         let at = log.began.elapsed();
         let mut text = frame(stream, at, bytes);
-        log.bytes += bytes.len() as u64;
         self.written.fetch_add(text.len() as u64, Ordering::Relaxed);
         let failed = |error: io::Error| self.directory.log_error(task.0, error);
         match &mut log.file {
@@ -133,7 +139,7 @@ impl Recording {
             lock(&self.failed).push((Arc::clone(&log.title), task.0));
         }
         let elapsed = milliseconds(elapsed);
-        self.note(&Entry::Finished { step: task.0, at: self.now(), elapsed, bytes: log.bytes, error });
+        self.note(&Entry::Finished { step: task.0, at: self.now(), elapsed, bytes: log.bytes, cut: log.cut, error });
     }
 }
 

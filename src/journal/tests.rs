@@ -127,6 +127,25 @@ fn a_build_is_read_back() {
 }
 
 #[test]
+fn what_cannot_be_kept_is_told_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store")).unwrap();
+    let recording = Recording::begin(&store, Head::default()).unwrap();
+    recording.observe(&Event::Started { task: TaskId(1), title: "RUN a".into() });
+    let log = directory.path().join(format!("store/builds/{}/1.log", recording.id()));
+    std::fs::create_dir(&log).unwrap();
+    recording.observe(&Event::Output { task: TaskId(1), stream: Stream::Stdout, bytes: b"a".to_vec() });
+    std::fs::remove_dir(&log).unwrap();
+    // What follows a gap would be taken for what is missing.
+    recording.observe(&Event::Output { task: TaskId(1), stream: Stream::Stdout, bytes: b"b".to_vec() });
+    assert!(!log.exists());
+    recording.observe(&Event::Finished { task: TaskId(1), elapsed: Duration::ZERO, error: None });
+    let error = recording.end(&store, Outcome::Cancelled, Kept::default()).unwrap_err();
+    assert!(error.to_string().contains("1.log"), "{error}");
+    assert!(builds(&store).unwrap()[0].steps[0].cut);
+}
+
+#[test]
 fn a_killed_build_and_one_of_the_future_are_told() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("store")).unwrap();
