@@ -86,9 +86,12 @@ pub struct Request {
     pub on_failure: Option<OnFailure>,
 }
 
-/// What is done in the place of a failed step; takes the build's error, too.
+/// Takes a build's error, and the place of the step that failed.
+type Act = dyn Fn(&Error, &Sandbox) + Send + Sync;
+
+/// What is done in the place of a failed step.
 #[derive(Clone)]
-pub struct OnFailure(pub Arc<dyn Fn(&Error, &Sandbox) + Send + Sync>);
+pub struct OnFailure(pub Arc<Act>);
 
 impl std::fmt::Debug for OnFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
