@@ -219,13 +219,16 @@ impl Store {
         /// So many builds of less than this are no reason to count.
         const LITTLE: u64 = 1 << 20;
         let mut builds = self.builds()?;
-        if builds.len() <= kept.builds && written < LITTLE.min(kept.bytes) {
+        let weighs = written >= LITTLE.min(kept.bytes);
+        if builds.len() <= kept.builds && !weighs {
             return Ok(());
         }
         builds.sort_by_cached_key(|build| std::cmp::Reverse(build.written()));
         let mut bytes = 0_u64;
         for (place, build) in builds.iter().enumerate() {
-            bytes = bytes.saturating_add(build.bytes());
+            if weighs {
+                bytes = bytes.saturating_add(build.bytes());
+            }
             let too_many = place >= kept.builds.max(1) || (bytes > kept.bytes && place > 0);
             // Whoever builds holds the lock, and so do we while we remove.
             if too_many && let Some(_lock) = lock_directory(&build.path)? {
