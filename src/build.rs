@@ -7,19 +7,24 @@ pub mod contexts;
 mod error;
 mod finish;
 mod prepare;
+mod record;
+mod shell;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::error::{Error, Findings, sentence};
 pub use self::prepare::{Checked, Plan, check, outline, targets};
+pub use self::record::StepLog;
+pub use self::shell::shell;
 
 use self::contexts::{ContextSource, RecipeSource};
 use self::error::step_failed;
 use self::finish::Finish;
 use self::prepare::prepare;
+use self::record::Record;
 use crate::base::layers::Layers;
 use crate::check;
 use crate::digest::Digest;
@@ -27,11 +32,13 @@ use crate::execute::Executor;
 use crate::execute::agent::Agents;
 use crate::execute::mount::Staged;
 use crate::execute::secret::Secrets;
+use crate::execute::shell::Sandbox;
 use crate::export::spec::{Destination, Output};
 use crate::fetch::Fetcher;
 use crate::graph;
 use crate::graph::explain::Status;
 use crate::image::manifest::Descriptor;
+use crate::journal::Outcome;
 use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
 use crate::progress::Reporter;
@@ -40,7 +47,7 @@ use crate::recipe::reference::Reference;
 use crate::registry::Client;
 use crate::runtime::Cancel;
 use crate::schedule::{self, solve};
-use crate::store::{self, Store};
+use crate::store::{self, BuildId, Kept, Store};
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -75,6 +82,21 @@ pub struct Request {
     pub secrets: Secrets,
     /// SSH agents that steps may use.
     pub agents: Agents,
+    /// What is done in the place of a `RUN` that failed, before it is cleared away.
+    pub on_failure: Option<OnFailure>,
+}
+
+/// Takes a build's error, and the place of the step that failed.
+type Act = dyn Fn(&Error, &Sandbox) + Send + Sync;
+
+/// What is done in the place of a failed step.
+#[derive(Clone)]
+pub struct OnFailure(pub Arc<Act>);
+
+impl std::fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnFailure(..)")
+    }
 }
 
 /// What a build works with.
@@ -94,6 +116,8 @@ pub struct Workplace {
     pub owners: Owners,
     /// How many steps may run at once.
     pub slots: usize,
+    /// How much of past builds is kept.
+    pub kept: Kept,
 }
 
 impl Workplace {
@@ -106,6 +130,8 @@ impl Workplace {
 /// A finished build.
 #[derive(Debug, Clone)]
 pub struct Built {
+    /// The build's id in the store, which has its logs; none where they could not be kept.
+    pub build: Option<BuildId>,
     /// The digest of the image's configuration.
     pub image_id: Digest,
     /// The manifest in the local store.
@@ -123,6 +149,28 @@ pub struct Built {
 pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let sweep = place.store.sweep()?;
     let _shared = share(place)?;
+    let record = Record::begin(request, place);
+    let mut left = None;
+    let outcome = recorded(request, place, &record, &mut left);
+    record.end(match &outcome {
+        Ok(built) => Outcome::Done { image: Some(built.image_id.to_string()) },
+        Err(error) => record::failure(error),
+    });
+    // What dead processes left is removed in the background: the next build goes on where this one stops.
+    drop(sweep);
+    if let (Err(error), Some(sandbox), Some(OnFailure(act))) = (&outcome, &left, &request.on_failure) {
+        act(error, sandbox);
+    }
+    outcome
+}
+
+/// A build, between the beginning and the end of its record. `left` gets the place of a step that failed.
+fn recorded(
+    request: &Request,
+    place: &Workplace,
+    record: &Record<'_>,
+    left: &mut Option<Sandbox>,
+) -> Result<Built, Error> {
     let plan = prepare(request, place)?;
     for warning in plan.warnings.iter().take(crate::diagnostic::SHOWN) {
         place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.recipe.source, false));
@@ -135,22 +183,22 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
         return Err(Error::Violations { rules });
     }
     let executor = executor(&plan, request, place);
-    let solver = solver(&plan, &executor, request, place);
+    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place) };
     let solved = schedule::run(&plan.graph, &solver, place.slots);
     for context in plan.contexts.values() {
         if let Err(error) = context.save() {
             place.reporter.warning(format!("the context's index is not remembered: {error}"));
         }
     }
-    let solved = solved.map_err(|failed| step_failed(&plan, failed))?;
+    *left = executor.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let solved = solved.map_err(|failed| step_failed(&plan, failed, record))?;
     let finish = Finish { request, place, plan: &plan, executor: &executor, solved: &solved };
     let (image, exported) = finish.outputs()?;
-    // What dead processes left is removed in the background: the next build goes on where this one stops.
-    drop(sweep);
     for damage in place.store.take_damage() {
         place.reporter.warning(damage.to_string());
     }
     Ok(Built {
+        build: record.id().cloned(),
         image_id: image.config.descriptor.digest,
         descriptor: image.manifest.descriptor,
         names: request.names.clone(),
@@ -163,6 +211,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
 /// # Errors
 /// See [`Error`].
 pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>), Error> {
+    drop(place.store.sweep()?.wait());
     let plan = prepare(request, place)?;
     let executor = executor(&plan, request, place);
     let status = solver(&plan, &executor, request, place).status();
@@ -192,6 +241,8 @@ fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> E
         secrets: &request.secrets,
         agents: &request.agents,
         staged: Staged::default(),
+        keeps_failed: request.on_failure.is_some(),
+        failed: Mutex::default(),
         hosts: &request.hosts,
     }
 }
@@ -209,6 +260,7 @@ fn solver<'a>(
         store,
         reporter,
         use_cache: request.use_cache,
+        build: None,
         fresh: &request.fresh_stages,
     }
 }

@@ -29,6 +29,8 @@ pub mod settings;
 
 pub mod store;
 
+pub mod journal;
+
 pub mod registry;
 
 pub mod layer;

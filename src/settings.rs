@@ -17,6 +17,10 @@
 //! idle-timeout = 60
 //! retries = 5
 //! retry-delay = 0.5
+//!
+//! [logs]                   # of past builds; whichever is reached first
+//! builds = 100
+//! megabytes = 1024
 //! ```
 
 use std::collections::BTreeMap;
@@ -40,6 +44,8 @@ pub struct Settings {
     pub registries: BTreeMap<Host, Registry>,
     /// `[network]`
     pub network: Network,
+    /// `[logs]`
+    pub logs: Logs,
 }
 
 /// How one registry (or any other host that a registry sends us to) is reached.
@@ -85,6 +91,21 @@ impl Default for Network {
             retries: 5,
             retry_delay: Duration::from_millis(500),
         }
+    }
+}
+
+/// How much is kept of what past builds wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logs {
+    /// Of how many builds.
+    pub builds: usize,
+    /// How many bytes in all.
+    pub bytes: u64,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { builds: 100, bytes: 1 << 30 }
     }
 }
 
@@ -299,7 +320,8 @@ impl Settings {
                     }
                 }
                 "network" => settings.network = file.network(value)?,
-                _ => return Err(file.unknown(key, "the file", &["network", "registry"])),
+                "logs" => settings.logs = file.logs(value)?,
+                _ => return Err(file.unknown(key, "the file", &["logs", "network", "registry"])),
             }
         }
         // Whether a mirror may be asked over plain http is said in a table of its own, so this comes last.
@@ -416,6 +438,23 @@ impl File<'_> {
         Ok(network)
     }
 
+    fn logs(&self, value: &Spanned<DeValue<'_>>) -> Result<Logs, Error> {
+        let mut logs = Logs::default();
+        for (key, value) in self.table("logs", value)? {
+            let number = value.get_ref().as_integer().and_then(|number| number.as_str().parse::<u32>().ok());
+            let number = || {
+                let number = number.filter(|number| (1..=1_000_000).contains(number));
+                number.ok_or_else(|| self.wrong_type(key, value, "a number from 1 to 1000000"))
+            };
+            match key.get_ref().as_ref() {
+                "builds" => logs.builds = number()? as usize,
+                "megabytes" => logs.bytes = u64::from(number()?) << 20,
+                _ => return Err(self.unknown(key, "[logs]", &["builds", "megabytes"])),
+            }
+        }
+        Ok(logs)
+    }
+
     fn seconds(&self, key: &Key<'_>, value: &Spanned<DeValue<'_>>) -> Result<Duration, Error> {
         let number = match value.get_ref() {
             DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
@@ -484,6 +523,7 @@ mod tests {
         let settings = parse(
             "[registry.\"docker.io\"]\nmirrors = [\"https://mirror.example/hub/\", \"localhost:5000\", \"https://m/v2/p\"]\n\
              [registry.\"LAN:5000\"]\ninsecure = true\nca = \"lan.pem\"\n\
+             [logs]\nbuilds = 7\nmegabytes = 2\n\
              [network]\nconnect-timeout = 3\nidle-timeout = 1.5\nretries = 0\nretry-delay = 0.01\n",
         )
         .unwrap();
@@ -495,6 +535,7 @@ mod tests {
         assert_eq!(settings.registries[&lan].ca.as_deref(), Some(Path::new("/conf/lan.pem")));
         assert_eq!(settings.network.idle_timeout, Duration::from_millis(1500));
         assert_eq!(settings.network.retries, 0);
+        assert_eq!(settings.logs, Logs { builds: 7, bytes: 2 << 20 });
         assert_eq!(parse("").unwrap(), Settings::default());
     }
 
@@ -515,6 +556,8 @@ mod tests {
             ("[registry.x]\ninsecure = \"yes\"", "`insecure` must be true or false, not `\"yes\"`"),
             ("[network]\nidle-timeout = -1", "`idle-timeout` must be a number of seconds"),
             ("[network]\nretries = 1000", "`retries` must be a number from 0 to 100, not `1000`"),
+            ("[logs]\nbuilds = 0", "config.toml:2:10: `builds` must be a number from 1 to 1000000, not `0`"),
+            ("[logs]\nmegabyte = 1", "did you mean `megabytes`?"),
             ("[network", "config.toml:1:"),
         ] {
             let error = parse(text).expect_err(text);

@@ -366,7 +366,7 @@ fn download(address: &str, checksum: Option<&Digest>, place: &Workplace) -> Resu
 
 /// The files of the commit that the address of a repository stands for.
 fn checkout(address: &GitAddress, place: &Workplace) -> Result<Kept, Error> {
-    let task = place.reporter.start(&format!("fetch {}", address.remote));
+    let task = place.reporter.start(&format!("fetch {}", without_credentials(&address.remote)));
     let fetcher = place.fetcher();
     let fetched = fetcher.commit(address).and_then(|commit| fetcher.checkout(&commit));
     task.finish(fetched.as_ref().err().map(ToString::to_string));
@@ -404,6 +404,15 @@ fn youngest(path: &Path) -> Option<i64> {
         }
     }
     latest
+}
+
+/// An address as it may be shown and kept: without user and password, query and fragment.
+pub(super) fn without_credentials(address: &str) -> String {
+    let address = shown(address);
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let host = host.rsplit('@').next().unwrap_or(host);
+    path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
 }
 
 /// An address as messages show it: without its query, which may be a signature.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Plan;
 use super::contexts;
+use super::record::{Record, StepLog};
 use crate::base;
 use crate::context;
 use crate::diagnostic::{Diagnostic, SourceFile, Span};
@@ -74,6 +75,8 @@ pub enum Error {
         at: Box<Findings>,
         /// Why.
         source: Box<solve::Error>,
+        /// Where what it wrote is kept.
+        log: Option<Box<StepLog>>,
     },
     /// The user ended the build.
     #[error("the build was cancelled")]
@@ -138,12 +141,13 @@ pub(super) fn base_failed(recipe: &Recipe, reference: &Reference, source: base::
     Error::Base { reference: Box::new(reference.clone()), at, source: Box::new(source) }
 }
 
-pub(super) fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
+pub(super) fn step_failed(plan: &Plan, failed: solve::Failed, record: &Record<'_>) -> Error {
     let solve::Failed { node, error } = failed;
     if matches!(error, solve::Error::Cancelled | solve::Error::Execute(crate::execute::Error::Cancelled)) {
         return Error::Cancelled;
     }
     let origin = &plan.graph[node].origin;
+    let log = record.log_of(&origin.title());
     if let solve::Error::Execute(crate::execute::Error::Base(cause)) = &error
         && let Some(reference) = cause.reference()
     {
@@ -153,13 +157,14 @@ pub(super) fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
             title: origin.title(),
             at: finding(&plan.recipe.source, span, sentence(&error)),
             source: Box::new(error),
+            log,
         };
     }
     let mut at = finding(&plan.recipe.source, origin.span, sentence(&error));
     if let solve::Error::Execute(crate::execute::Error::NotFound { nearest: Some(nearest), .. }) = &error {
         at.diagnostics.iter_mut().for_each(|finding| finding.help = Some(format!("did you mean `{nearest}`?")));
     }
-    Error::Step { title: origin.title(), at, source: Box::new(error) }
+    Error::Step { title: origin.title(), at, source: Box::new(error), log }
 }
 
 fn finding(source: &SourceFile, span: Span, message: String) -> Box<Findings> {

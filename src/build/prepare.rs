@@ -103,11 +103,22 @@ pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
 
 /// Recipe and base images → graph and contexts.
 pub(super) fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Error> {
+    prepare_with(request, place, &|_| Ok(()))
+}
+
+/// The same with a change to the recipe.
+pub(super) fn prepare_with(
+    request: &Request,
+    place: &Workplace,
+    change: &dyn Fn(&mut Recipe) -> Result<(), Vec<Diagnostic>>,
+) -> Result<Plan, Error> {
     let mut arrivals = Arrivals::default();
     let main = arrivals.main(request, place)?;
     let source = request.read_recipe(&main, place)?;
     let (mut recipe, mut reported) = parse(&source, request)?;
     override_checks(&mut recipe, request)?;
+    change(&mut recipe)
+        .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source: source.clone(), diagnostics })))?;
     let request = &settle_epoch(&recipe, request, &mut arrivals, &main, place)?;
     let (mut graph, bases, more) = resolve(&recipe, request, place)?;
     reported.extend(more);

@@ -18,6 +18,18 @@ pub struct Record {
     pub elapsed_ms: u64,
     /// The step as it stood in the recipe.
     pub step: String,
+    /// The build that made it, which has what the step wrote; records of earlier releases do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<MadeBy>,
+}
+
+/// A step of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeBy {
+    /// The build's id.
+    pub build: String,
+    /// The step's number in it.
+    pub step: u64,
 }
 
 impl Record {

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 
-use crate::build::{self, Built, Request};
+use crate::build::{self, Built, OnFailure, Request};
 use crate::cli::arguments::BuildArguments;
 use crate::cli::call::Call;
 use crate::cli::flags::{self, ImageFlags};
-use crate::cli::{contexts, exit, print, workplace};
+use crate::cli::{contexts, exit, print, shell, workplace};
 use crate::execute::agent::Agents;
 use crate::execute::secret::Secrets;
 use crate::export::spec::{Destination, Output};
@@ -107,6 +108,10 @@ pub(super) struct Arguments {
     #[arg(short, long = "output", value_name = "SPEC")]
     outputs: Vec<String>,
 
+    /// What is done when a RUN fails: open a shell where it ran, as it left it
+    #[arg(long, value_enum, value_name = "ACTION")]
+    on_error: Option<OnError>,
+
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = Progress::Auto, value_name = "MODE")]
     progress: Progress,
@@ -114,6 +119,12 @@ pub(super) struct Arguments {
     /// Print only the image's id
     #[arg(short, long)]
     quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    /// Open a shell
+    Shell,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -158,15 +169,33 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     }
     let quiet = arguments.quiet || arguments.progress == Progress::Quiet;
     let summary = Arc::new(Summary::new(view(arguments.progress, quiet)));
+    let shown = Arc::new(AtomicBool::new(false));
+    if arguments.on_error == Some(OnError::Shell) {
+        request.on_failure = Some(shell_on_failure(&summary, &shown)?);
+    }
     let place = workplace::open(summary.clone())?;
     let built = build::build(&request, &place);
     summary.close();
-    let built = built?;
+    let built = match built {
+        Err(error) if shown.load(Ordering::Relaxed) => return Err(exit::Error::shown(&error)),
+        built => built?,
+    };
     arguments.image.write(&built)?;
     if !quiet {
-        summary.print(&mut std::io::stderr().lock());
+        summary.print(&mut std::io::stderr().lock(), built.build.as_ref().map(|build| build.short()));
     }
     if to_stdout { Ok(()) } else { print(&results(&built, arguments.quiet)) }
+}
+
+/// Shows the error, and opens a shell where it came from.
+fn shell_on_failure(summary: &Arc<Summary>, shown: &Arc<AtomicBool>) -> Result<OnFailure, exit::Error> {
+    let (terminal, summary, shown) = (shell::terminal()?, Arc::clone(summary), Arc::clone(shown));
+    Ok(OnFailure(Arc::new(move |error, sandbox| {
+        summary.close();
+        exit::say(&exit::of_build(error));
+        shown.store(true, Ordering::Relaxed);
+        shell::after_failure(sandbox, &terminal);
+    })))
 }
 
 impl Recipe {
@@ -213,6 +242,7 @@ impl Recipe {
             annotations: BTreeMap::new(),
             secrets: Secrets::parse(&self.secrets)?,
             agents: Agents::parse(&self.agents)?,
+            on_failure: None,
         })
     }
 }

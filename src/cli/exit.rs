@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::build::{self, Findings};
 use crate::diagnostic::render;
-use crate::execute::{agent, secret};
+use crate::execute::{self, agent, secret};
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
 use crate::{export, settings, store};
@@ -67,6 +67,30 @@ pub(super) enum Error {
         /// The nearest name there is.
         nearest: Option<String>,
     },
+    /// No build is meant by this.
+    #[error("no build {name} in the local store: strata logs lists those that are kept")]
+    NoBuild {
+        /// What was given.
+        name: String,
+    },
+    /// Several builds are meant by this.
+    #[error("{name} is the beginning of several builds' ids: {}", .ids.join(", "))]
+    SeveralBuilds {
+        /// What was given.
+        name: String,
+        /// The ids.
+        ids: Vec<String>,
+    },
+    /// No step of the build is meant by this.
+    #[error("build {build} has no step {name}; its steps are:{}", .titles.iter().map(|title| format!("\n  {title}")).collect::<String>())]
+    NoStep {
+        /// The build.
+        build: String,
+        /// What was given.
+        name: String,
+        /// The steps there are.
+        titles: Vec<String>,
+    },
     /// A document in the store is damaged.
     #[error("{what} of {name} is missing or damaged in the local store; build it again")]
     Damaged {
@@ -83,6 +107,15 @@ pub(super) enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A shell could not be opened.
+    #[error("no shell can be opened")]
+    Shell(#[source] execute::Error),
+    /// What there is to say is said, or was a shell's to say.
+    #[error("ended with code {code}")]
+    Ended {
+        /// The code.
+        code: u8,
+    },
     /// Signals cannot be caught.
     #[error("signals cannot be caught: {0}")]
     Signals(std::io::Error),
@@ -91,15 +124,22 @@ pub(super) enum Error {
     Stdout(std::io::Error),
 }
 
+impl Error {
+    /// A build's failure that is shown already.
+    pub(super) fn shown(error: &build::Error) -> Self {
+        Self::Ended { code: class_of_build(error) }
+    }
+}
+
 const BUILD_FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const ENVIRONMENT: u8 = 3;
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// Turns the outcome of a command into an exit code, after saying on standard error what went wrong.
 pub(super) fn code(outcome: Result<(), Error>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    if !matches!(error, Error::Findings { .. }) {
+    if !matches!(error, Error::Findings { .. } | Error::Ended { .. }) {
         say(&message(&error));
     }
     ExitCode::from(class(&error))
@@ -155,7 +195,8 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-fn say(text: &str) {
+/// Says something on standard error.
+pub(super) fn say(text: &str) {
     // Nobody is left to tell if standard error is gone.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
@@ -163,10 +204,18 @@ fn say(text: &str) {
 fn class(error: &Error) -> u8 {
     match error {
         Error::Build(error) => class_of_build(error),
+        Error::Ended { code } => *code,
+        Error::Shell(error) if !error.is_environment() => BUILD_FAILED,
+        Error::Shell(_) => ENVIRONMENT,
         Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) | Error::Write { .. } => {
             ENVIRONMENT
         }
-        Error::NoImage { .. } | Error::Damaged { .. } | Error::Findings { errors: false } => BUILD_FAILED,
+        Error::NoImage { .. }
+        | Error::NoBuild { .. }
+        | Error::SeveralBuilds { .. }
+        | Error::NoStep { .. }
+        | Error::Damaged { .. }
+        | Error::Findings { errors: false } => BUILD_FAILED,
         Error::Findings { errors: true } | Error::NoRule { .. } => USAGE,
         Error::Settings(_)
         | Error::Reference(_)
@@ -191,11 +240,21 @@ fn class_of_build(error: &build::Error) -> u8 {
     }
 }
 
-fn message(error: &Error) -> String {
+/// What is said of an error.
+pub(super) fn message(error: &Error) -> String {
+    match error {
+        Error::Build(error) => of_build(error),
+        other => format!("error: {}\n", build::sentence(other)),
+    }
+}
+
+/// What is said of a failed build.
+pub(super) fn of_build(error: &build::Error) -> String {
     let colour = colour();
     match error {
-        Error::Build(build::Error::Recipe(findings)) => rendered(findings, colour),
-        Error::Build(build::Error::Base { at, .. } | build::Error::Step { at, .. }) => rendered(at, colour),
+        build::Error::Recipe(findings) => rendered(findings, colour),
+        build::Error::Step { at, log, .. } => rendered(at, colour) + &log.as_deref().map(of_log).unwrap_or_default(),
+        build::Error::Base { at, .. } => rendered(at, colour),
         other => format!(
             "error: {}\n{}",
             build::sentence(other),
@@ -204,13 +263,22 @@ fn message(error: &Error) -> String {
     }
 }
 
+/// What a failed step wrote last, and how to see the rest.
+fn of_log(log: &build::StepLog) -> String {
+    if log.last.is_empty() {
+        return String::new();
+    }
+    let lines: String = log.last.iter().map(|line| format!("  │ {line}\n")).collect();
+    format!("its last lines:\n{lines}hint: all of them: strata logs {} {}\n", log.build.short(), log.step)
+}
+
 fn rendered(findings: &Findings, colour: bool) -> String {
     render(&findings.diagnostics, &findings.source, colour)
 }
 
-fn hint(error: &Error) -> Option<&'static str> {
+fn hint(error: &build::Error) -> Option<&'static str> {
     match error {
-        Error::Build(build::Error::ReadRecipe { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        build::Error::ReadRecipe { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Some("name the recipe with -f FILE")
         }
         _ => None,

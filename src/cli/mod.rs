@@ -12,7 +12,9 @@ mod flags;
 mod graph;
 mod images;
 mod inspect;
+mod logs;
 mod rm;
+mod shell;
 mod table;
 mod workplace;
 
@@ -44,6 +46,10 @@ enum Command {
     Images(images::Arguments),
     /// Show an image's configuration and layers
     Inspect(inspect::Arguments),
+    /// Show what the steps of a build wrote, or list the builds
+    Logs(logs::Arguments),
+    /// Open a shell at a point of a Dockerfile, after building what comes before
+    Shell(Box<shell::Arguments>),
     /// Remove names of images from the local store
     Rm(rm::Arguments),
 }
@@ -69,6 +75,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Logs(arguments) => logs::run(arguments),
+        Command::Shell(arguments) => shell::run(*arguments),
         Command::Rm(arguments) => rm::run(arguments),
     };
     exit::code(outcome)

@@ -13,16 +13,26 @@ use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
 use crate::progress::{Reporter, Sink};
 use crate::registry::{Client, CredentialFiles};
-use crate::runtime::{Cancel, userns};
+use crate::runtime::{self, Cancel, userns};
 use crate::settings::{Location, Settings};
-use crate::store::Store;
+use crate::store::{Kept, Store};
 
 /// How many steps run at once. More than there are processors, because steps wait for disks, networks and sleeps.
 const SLOTS: usize = 32;
 
-/// Opens the store for commands that only look at it or at names in it.
+/// Opens the store for commands that only look at it or at names in it, and clears away what killed commands left there.
+/// Must be called while the process has one thread.
 pub(super) fn store() -> Result<Store, Error> {
-    Ok(Store::open(&store_root()?)?)
+    let store = Store::open(&store_root()?)?;
+    if store.has_leftovers() {
+        // What a step left may belong to any of the user's ids.
+        if userns::needed() {
+            userns::enter()?;
+        }
+        // What resists stays for the next sweep, and hinders nobody.
+        drop(store.sweep()?.wait());
+    }
+    Ok(store)
 }
 
 /// Makes everything ready for a build. Must be called while the process has one thread: entering a user namespace
@@ -38,10 +48,11 @@ pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
     let store = Store::open(&root)?;
     let environment = |name: &str| std::env::var_os(name);
     let settings = Settings::load(&Location::from_environment(&environment))?;
+    let kept = Kept { builds: settings.logs.builds, bytes: settings.logs.bytes };
     let cancel = Cancel::new();
     let client = Arc::new(Client::new(settings, CredentialFiles::from_environment(&environment)));
     catch_signals(&cancel, &client)?;
-    Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS })
+    Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS, kept })
 }
 
 /// `$STRATA_ROOT`, else `/var/lib/strata` for root, else `$XDG_DATA_HOME/strata`.
@@ -68,6 +79,7 @@ fn catch_signals(cancel: &Cancel, client: &Arc<Client>) -> Result<(), Error> {
     std::thread::spawn(move || {
         for signal in signals.forever() {
             if cancel.is_cancelled() {
+                runtime::restore_terminal();
                 // Fails only for signals that cannot be raised, and these can.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }

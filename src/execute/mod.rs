@@ -13,11 +13,14 @@ pub mod mount;
 pub mod owner;
 mod run;
 pub mod secret;
+pub mod shell;
 pub mod stage;
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::base::{self, Bases, layers::Layers};
 use crate::context;
@@ -235,6 +238,10 @@ pub struct Executor<'a> {
     pub agents: &'a agent::Agents,
     /// Files of contexts that steps mount.
     pub staged: mount::Staged,
+    /// Whether the place of the first `RUN` that fails is kept, for somebody to look at.
+    pub keeps_failed: bool,
+    /// That place.
+    pub failed: Mutex<Option<shell::Sandbox>>,
 }
 
 impl Executor<'_> {
@@ -389,6 +396,10 @@ impl Executor<'_> {
         self.store.publish_layer(&measured.diff_id, tree, meta)?;
         Ok(measured.diff_id)
     }
+}
+
+fn c_string(text: &str) -> Result<CString, Error> {
+    CString::new(text).map_err(|_| Error::NulByte { text: text.to_owned() })
 }
 
 fn trees(fetched: &[FetchedTree]) -> Vec<&dyn Tree> {

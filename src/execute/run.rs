@@ -8,13 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use crate::digest::{DiffId, Key};
 use crate::execute::mask::Mask;
 use crate::execute::mount::{Mounted, Shown};
-use crate::execute::{Error, Executor, owner};
+use crate::execute::shell::Sandbox;
+use crate::execute::{Error, Executor, c_string, owner};
 use crate::graph::RunOp;
 use crate::image::chain::Chain;
 use crate::layer::{OverlayXattr, diff};
 use crate::progress::{Stream, Task};
 use crate::recipe;
 use crate::runtime::{self, Cancel, Identity, Network, Outcome, OutputStream, Overlaid, Plan, Security, Status};
+use crate::store::Scratch;
 
 /// The name a step's host goes by; the same everywhere, because it can end up in a layer. It is BuildKit's.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -28,14 +30,51 @@ pub(super) fn run(
     shown: Vec<Shown>,
     task: &Task<'_>,
 ) -> Result<DiffId, Error> {
+    let prepared = prepare(executor, op, parent, shown, task)?;
+    let outcome = run_and_tell(&prepared.plan, &prepared.mounted.mask, executor.cancel, task)?;
+    if let Err(error) = verdict(op, outcome.status) {
+        if executor.keeps_failed && !matches!(error, Error::Cancelled) {
+            let mut kept = executor.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.is_none() {
+                *kept = Some(Sandbox::of(op, prepared)?);
+            }
+        }
+        return Err(error);
+    }
+    // Sockets, locks and directories of the mounts end with the processes; what follows takes its time without them.
+    let Prepared { plan, mounted, scratch: _scratch } = prepared;
+    let (upper, lowers) = (plan.upper.clone(), plan.lowers.clone());
+    drop((plan, mounted));
+    diff::tidy(&upper, &lowers, executor.xattr())?;
+    executor.publish(&upper, key, op.epoch)
+}
+
+/// All that a step is run with.
+pub(super) struct Prepared {
+    /// For the sandbox.
+    pub plan: Plan,
+    /// What its mounts need, and what is hidden in its output.
+    pub mounted: Mounted,
+    /// Where its changes go.
+    pub scratch: Scratch,
+}
+
+/// Makes everything ready that a step is run with.
+pub(super) fn prepare(
+    executor: &Executor<'_>,
+    op: &RunOp,
+    parent: &Chain,
+    shown: Vec<Shown>,
+    task: &Task<'_>,
+) -> Result<Prepared, Error> {
     let mut mounted = Mounted::open(executor, op, shown, task)?;
     let lowers = executor.trees(parent)?;
     let user = owner::for_process(&op.user, &executor.view(parent)?)?;
     let scratch = executor.store.scratch()?;
     let upper = scratch.dir("tree")?;
     let plan = Plan {
-        lowers: lowers.clone(),
-        upper: upper.clone(),
+        lowers,
+        upper,
         work: scratch.dir("work")?,
         userxattr: executor.xattr() == OverlayXattr::User,
         argv: op.argv.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?,
@@ -54,12 +93,7 @@ pub(super) fn run(
         },
         mounts: std::mem::take(&mut mounted.mounts),
     };
-    let outcome = run_and_tell(&plan, &mounted.mask, executor.cancel, task)?;
-    // Sockets, locks and directories of the mounts end with the processes; what follows takes its time without them.
-    drop((plan, mounted));
-    verdict(op, outcome.status)?;
-    diff::tidy(&upper, &lowers, executor.xattr())?;
-    executor.publish(&upper, key, op.epoch)
+    Ok(Prepared { plan, mounted, scratch })
 }
 
 /// Runs the plan; what it writes goes to `task`, without what is to be hidden.
@@ -132,10 +166,6 @@ fn environment(op: &RunOp, mounted: &[(String, Vec<u8>)], home: &str) -> Result<
         environment.push(CString::new(entry).map_err(|_| Error::NulByte { text: name.clone() })?);
     }
     Ok(environment)
-}
-
-fn c_string(text: &str) -> Result<CString, Error> {
-    CString::new(text).map_err(|_| Error::NulByte { text: text.to_owned() })
 }
 
 /// The files every step sees in place of the image's: none of them ends up in a layer.

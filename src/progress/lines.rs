@@ -3,13 +3,13 @@
 /// Collects bytes until a line is whole. Bytes that are no UTF-8 are shown as `�`; a carriage return starts its line
 /// anew, as a terminal would show it.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     partial: Vec<u8>,
 }
 
 impl Lines {
     /// Adds bytes and gives the lines they complete, without their ends.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
@@ -21,8 +21,13 @@ impl Lines {
         lines
     }
 
+    /// One line, with or without its end, as it is shown.
+    pub(crate) fn one(line: &[u8]) -> String {
+        shown(line.strip_suffix(b"\n").unwrap_or(line))
+    }
+
     /// The last line, if it was never ended.
-    pub(super) fn rest(self) -> Option<String> {
+    pub(crate) fn rest(self) -> Option<String> {
         (!self.partial.is_empty()).then(|| shown(&self.partial))
     }
 }

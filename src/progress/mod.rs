@@ -9,9 +9,11 @@ pub mod plain;
 pub mod summary;
 pub mod terminal;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+pub(crate) use lines::Lines as OutputLines;
 
 /// Names one unit of work (a step, a layer transfer, an export) within one build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,6 +26,15 @@ pub enum Stream {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+/// A step of an earlier build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// The build's id.
+    pub build: Arc<str>,
+    /// The step's number in it.
+    pub step: u64,
 }
 
 /// Something that happened.
@@ -42,6 +53,8 @@ pub enum Event {
         task: TaskId,
         /// What it is.
         title: Arc<str>,
+        /// Where what it wrote is kept, if that is known.
+        from: Option<Earlier>,
     },
     /// Bytes a step's process wrote; lines may be cut anywhere.
     Output {
@@ -87,6 +100,12 @@ pub trait Sink: Send + Sync {
     fn event(&self, event: Event);
 }
 
+/// Sees events on their way to the sink. Called from many threads; must not block for long.
+pub trait Observer: Send + Sync {
+    /// Sees one event.
+    fn observe(&self, event: &Event);
+}
+
 /// Drops every event.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
@@ -98,6 +117,7 @@ impl Sink for Silent {
 /// Hands out tasks and sends their events to one sink.
 pub struct Reporter {
     sink: Arc<dyn Sink>,
+    observer: RwLock<Option<Arc<dyn Observer>>>,
     next: AtomicU64,
 }
 
@@ -110,7 +130,19 @@ impl std::fmt::Debug for Reporter {
 impl Reporter {
     /// A reporter whose tasks count from 1.
     pub fn new(sink: Arc<dyn Sink>) -> Self {
-        Self { sink, next: AtomicU64::new(1) }
+        Self { sink, observer: RwLock::default(), next: AtomicU64::new(1) }
+    }
+
+    /// Lets an observer see every event from now on, in place of an earlier one; or none.
+    pub fn observe(&self, observer: Option<Arc<dyn Observer>>) {
+        *self.observer.write().unwrap_or_else(PoisonError::into_inner) = observer;
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(observer) = &*self.observer.read().unwrap_or_else(PoisonError::into_inner) {
+            observer.observe(&event);
+        }
+        self.sink.event(event);
     }
 
     fn id(&self) -> TaskId {
@@ -120,18 +152,18 @@ impl Reporter {
     /// Work began.
     pub fn start(&self, title: &str) -> Task<'_> {
         let task = Task { reporter: self, id: self.id(), started: Instant::now(), finished: false };
-        self.sink.event(Event::Started { task: task.id, title: title.into() });
+        self.tell(Event::Started { task: task.id, title: title.into() });
         task
     }
 
-    /// A step's result was known.
-    pub fn cached(&self, title: &str) {
-        self.sink.event(Event::Cached { task: self.id(), title: title.into() });
+    /// A step's result was known, `from` an earlier build.
+    pub fn cached(&self, title: &str, from: Option<Earlier>) {
+        self.tell(Event::Cached { task: self.id(), title: title.into(), from });
     }
 
     /// A sentence that concerns the whole build.
     pub fn warning(&self, sentence: impl Into<String>) {
-        self.sink.event(Event::Warning(sentence.into()));
+        self.tell(Event::Warning(sentence.into()));
     }
 }
 
@@ -150,19 +182,24 @@ impl std::fmt::Debug for Task<'_> {
 }
 
 impl Task<'_> {
+    /// Its number, as views show it.
+    pub fn number(&self) -> u64 {
+        self.id.0
+    }
+
     /// Bytes the step's process wrote.
     pub fn output(&self, stream: Stream, bytes: &[u8]) {
-        self.reporter.sink.event(Event::Output { task: self.id, stream, bytes: bytes.to_vec() });
+        self.reporter.tell(Event::Output { task: self.id, stream, bytes: bytes.to_vec() });
     }
 
     /// How far a transfer is.
     pub fn transferred(&self, done: u64, total: Option<u64>) {
-        self.reporter.sink.event(Event::Transferred { task: self.id, done, total });
+        self.reporter.tell(Event::Transferred { task: self.id, done, total });
     }
 
     /// What the work waits for.
     pub fn waiting(&self, reason: impl Into<String>) {
-        self.reporter.sink.event(Event::Waiting { task: self.id, reason: reason.into() });
+        self.reporter.tell(Event::Waiting { task: self.id, reason: reason.into() });
     }
 
     /// Ends the work: well, or with an error in one line.
@@ -172,7 +209,7 @@ impl Task<'_> {
 
     fn end(&mut self, error: Option<String>) {
         if !std::mem::replace(&mut self.finished, true) {
-            self.reporter.sink.event(Event::Finished { task: self.id, elapsed: self.started.elapsed(), error });
+            self.reporter.tell(Event::Finished { task: self.id, elapsed: self.started.elapsed(), error });
         }
     }
 }

@@ -53,7 +53,7 @@ impl<W: Write> State<W> {
                 let shown = Shown { title, started: Instant::now(), output: Default::default(), transferred: None };
                 self.tasks.insert(task, shown);
             }
-            Event::Cached { task, title } => {
+            Event::Cached { task, title, .. } => {
                 self.line(task, &title);
                 self.line(task, "CACHED");
             }
@@ -61,7 +61,7 @@ impl<W: Write> State<W> {
                 let Some(shown) = self.tasks.get_mut(&task) else { return };
                 let seconds = shown.started.elapsed().as_secs_f64();
                 let lines = shown.output[usize::from(stream == Stream::Stderr)].push(&bytes);
-                lines.iter().for_each(|line| self.line(task, &format!("{seconds:.3} {line}")));
+                self.lines(task, seconds, &lines);
             }
             Event::Transferred { task, done, total } => {
                 if let Some(shown) = self.tasks.get_mut(&task) {
@@ -79,7 +79,7 @@ impl<W: Write> State<W> {
 
     fn finish(&mut self, task: TaskId, shown: Shown, seconds: f64, error: Option<String>) {
         let rest: Vec<String> = shown.output.into_iter().filter_map(Lines::rest).collect();
-        rest.iter().for_each(|line| self.line(task, &format!("{seconds:.3} {line}")));
+        self.lines(task, seconds, &rest);
         if let Some((done, _)) = shown.transferred {
             self.line(task, &format!("{done} bytes"));
         }
@@ -89,10 +89,29 @@ impl<W: Write> State<W> {
         }
     }
 
+    /// Lines of a step's output, all in one write: a step may write millions.
+    fn lines(&mut self, task: TaskId, seconds: f64, lines: &[String]) {
+        if lines.is_empty() {
+            return;
+        }
+        let mut text = String::from(self.gap(task));
+        let start = format!("#{} {seconds:.3} ", task.0);
+        for line in lines {
+            text.push_str(&start);
+            text.push_str(line);
+            text.push('\n');
+        }
+        self.write(&text);
+    }
+
     fn line(&mut self, task: TaskId, text: &str) {
-        let gap = if self.last.is_some_and(|last| last != task) { "\n" } else { "" };
-        self.last = Some(task);
+        let gap = self.gap(task);
         self.write(&format!("{gap}#{} {text}\n", task.0));
+    }
+
+    /// What parts the next line from those of another task.
+    fn gap(&mut self, task: TaskId) -> &'static str {
+        if self.last.replace(task).is_some_and(|last| last != task) { "\n" } else { "" }
     }
 
     fn write(&mut self, text: &str) {
@@ -119,7 +138,7 @@ mod tests {
         view.event(output(a, b"lo\nrest"));
         view.event(Event::Finished { task: a, elapsed: Duration::from_millis(1500), error: None });
         view.event(Event::Finished { task: b, elapsed: Duration::ZERO, error: Some("exit code: 1".into()) });
-        view.event(Event::Cached { task: TaskId(3), title: "[1/1] RUN c".into() });
+        view.event(Event::Cached { task: TaskId(3), title: "[1/1] RUN c".into(), from: None });
         let text = String::from_utf8(view.state.into_inner().unwrap().sink).unwrap();
         let words: Vec<&str> =
             text.lines().filter(|line| !line.is_empty()).map(|line| line.rsplit_once(' ').unwrap().1).collect();

@@ -41,13 +41,14 @@ impl Summary {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Prints how many steps ran, how many were cached, and the slowest with their times.
-    pub fn print(&self, sink: &mut impl Write) {
+    /// Prints how many steps ran, how many were cached, the build's id, and the slowest steps with their times.
+    pub fn print(&self, sink: &mut impl Write, build: Option<&str>) {
         let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slowest: Vec<_> = times.finished.iter().filter(|(_, elapsed)| elapsed.as_millis() >= 100).collect();
         slowest.sort_by_key(|(_, elapsed)| std::cmp::Reverse(*elapsed));
         let total = self.began.elapsed().as_secs_f64();
-        let mut text = format!("{} done, {} cached, {total:.2}s\n", times.finished.len(), times.cached);
+        let build = build.map(|build| format!(", build {build}")).unwrap_or_default();
+        let mut text = format!("{} done, {} cached, {total:.2}s{build}\n", times.finished.len(), times.cached);
         for (title, elapsed) in slowest.iter().take(LISTED) {
             text += &format!("{:>8.1}s {title}\n", elapsed.as_secs_f64());
         }
@@ -86,12 +87,17 @@ mod tests {
     #[test]
     fn counts_and_times() {
         let summary = Summary::new(Box::new(Silent));
-        summary.event(Event::Cached { task: TaskId(1), title: "a".into() });
+        summary.event(Event::Cached { task: TaskId(1), title: "a".into(), from: None });
         summary.event(Event::Started { task: TaskId(2), title: "RUN slow".into() });
         summary.event(Event::Finished { task: TaskId(2), elapsed: Duration::from_secs(3), error: None });
         let mut text = Vec::new();
-        summary.print(&mut text);
+        summary.print(&mut text, Some("0123"));
         let text = String::from_utf8(text).unwrap();
-        assert!(text.starts_with("1 done, 1 cached, ") && text.contains("3.0s RUN slow"), "{text}");
+        assert!(
+            text.starts_with("1 done, 1 cached, ")
+                && text.contains("s, build 0123\n")
+                && text.contains("3.0s RUN slow"),
+            "{text}"
+        );
     }
 }

@@ -12,8 +12,6 @@ use crate::progress::{Event, Sink, TaskId};
 
 /// How often running times are redrawn.
 const TICK: Duration = Duration::from_millis(100);
-/// How many lines of a failed step's output stay on the screen.
-const KEPT: usize = 20;
 
 /// A live view.
 #[derive(Debug)]
@@ -27,8 +25,6 @@ struct Shown {
     title: Arc<str>,
     bar: ProgressBar,
     output: Lines,
-    /// The last lines, oldest first.
-    last: std::collections::VecDeque<String>,
 }
 
 impl Default for Terminal {
@@ -53,7 +49,7 @@ impl Terminal {
             .add(ProgressBar::new_spinner().with_style(style("{spinner:.cyan} {prefix} {elapsed:.dim} {msg:.dim}")));
         bar.set_prefix(shorten(&title, 70));
         bar.enable_steady_tick(TICK);
-        Shown { title, bar, output: Lines::default(), last: std::collections::VecDeque::new() }
+        Shown { title, bar, output: Lines::default() }
     }
 
     fn finish(&self, shown: Shown, elapsed: Duration, error: Option<&str>) {
@@ -62,10 +58,7 @@ impl Terminal {
         let seconds = elapsed.as_secs_f64();
         match error {
             None => self.say(&format!("✓ {} {seconds:.1}s", shown.title)),
-            Some(error) => {
-                self.say(&format!("✗ {} {seconds:.1}s: {error}", shown.title));
-                shown.last.iter().cloned().chain(shown.output.rest()).for_each(|line| self.say(&format!("  │ {line}")));
-            }
+            Some(error) => self.say(&format!("✗ {} {seconds:.1}s: {error}", shown.title)),
         }
     }
 
@@ -95,12 +88,8 @@ impl Sink for Terminal {
             Event::Cached { title, .. } => self.say(&format!("= {title} cached")),
             Event::Output { task, bytes, .. } => {
                 let Some(shown) = tasks.get_mut(&task) else { return };
-                for line in shown.output.push(&bytes) {
-                    shown.bar.set_message(shorten(&line, 60));
-                    shown.last.push_back(line);
-                    if shown.last.len() > KEPT {
-                        shown.last.pop_front();
-                    }
+                if let Some(line) = shown.output.push(&bytes).last() {
+                    shown.bar.set_message(shorten(line, 60));
                 }
             }
             Event::Transferred { task, done, total } => {
@@ -134,7 +123,7 @@ mod tests {
     fn running_steps_show_their_last_line_and_finished_ones_stay() {
         let screen = InMemoryTerm::new(10, 120);
         let view = Terminal::on(ProgressDrawTarget::term_like(Box::new(screen.clone())));
-        view.event(Event::Cached { task: TaskId(1), title: "[1/3] RUN a".into() });
+        view.event(Event::Cached { task: TaskId(1), title: "[1/3] RUN a".into(), from: None });
         view.event(Event::Started { task: TaskId(2), title: "[2/3] RUN b".into() });
         view.event(Event::Output { task: TaskId(2), stream: Stream::Stdout, bytes: b"one\ntwo\nthr".to_vec() });
         for (_, shown) in view.tasks.lock().unwrap().iter() {
@@ -148,6 +137,6 @@ mod tests {
         let error = Some("exit code: 1".to_owned());
         view.event(Event::Finished { task: TaskId(2), elapsed: Duration::from_secs(1), error });
         let done = screen.contents();
-        assert!(done.contains("✗ [2/3] RUN b 1.0s: exit code: 1") && done.contains("│ thr"), "{done}");
+        assert!(done.contains("✗ [2/3] RUN b 1.0s: exit code: 1"), "{done}");
     }
 }

@@ -164,6 +164,21 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A terminal is wanted where there is none.
+    #[error("standard {stream} is no terminal, and a shell needs one")]
+    NoTerminal {
+        /// Which of the streams.
+        stream: &'static str,
+    },
+    /// The user's terminal, or that of the sandbox, could not be used.
+    #[error("cannot {action} a terminal for the sandboxed process")]
+    Terminal {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The first process of the sandbox ended by itself, without telling how the process of the plan did.
     #[error("the sandbox ended without telling how its process did")]
     Vanished,
@@ -183,6 +198,7 @@ impl Error {
                 | Self::ProgramNotFound { .. }
                 | Self::InterpreterNotFound { .. }
                 | Self::NotExecutable { .. }
+                | Self::NoTerminal { .. }
         )
     }
 }

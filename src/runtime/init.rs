@@ -93,6 +93,8 @@ pub(super) struct Setup<'a> {
     pub stdout: OwnedFd,
     /// Standard error of the process.
     pub stderr: OwnedFd,
+    /// Whether both are a terminal, which then becomes that of the process.
+    pub terminal: bool,
 }
 
 /// A step that failed.
@@ -412,13 +414,18 @@ fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, 
 fn connect(setup: &Setup<'_>, stdin: &OwnedFd) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(setup.uid), Gid::from_raw(setup.gid));
     for stream in [&setup.stdout, &setup.stderr] {
-        match rustix::fs::fchown(stream, Some(uid), Some(gid)) {
+        // A terminal stays that of its group, as everywhere.
+        match rustix::fs::fchown(stream, Some(uid), (!setup.terminal).then_some(gid)) {
             // An id that is not mapped is reported where the process is to take it on.
             Err(Errno::INVAL | Errno::PERM) => {}
             result => result?,
         }
     }
+    if setup.terminal {
+        rustix::process::ioctl_tiocsctty(&setup.stdout)?;
+    }
     // None of these three has a number below 3: those were open when they were made.
+    let stdin = if setup.terminal { &setup.stdout } else { stdin };
     sys::duplicate_onto(stdin, 0)?;
     sys::duplicate_onto(&setup.stdout, 1)?;
     sys::duplicate_onto(&setup.stderr, 2)

@@ -40,6 +40,7 @@ mod seccomp;
 mod skeleton;
 mod supervise;
 mod sys;
+mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod userns;
@@ -57,6 +58,7 @@ use rustix::mount::MountAttrFlags;
 pub use cancel::Cancel;
 pub use error::{Error, Stage};
 pub use mounts::{Mount, Source};
+pub use terminal::{Terminal, restore as restore_terminal};
 
 use filesystem::INERT;
 use fittings::Fittings;
@@ -64,8 +66,9 @@ use init::Setup;
 use mounts::Mounts;
 use report::Report;
 use rootfs::Root;
-use supervise::{Ended, PipeWriters, Pipes};
+use supervise::{Ended, PipeWriters, Pipes, Way};
 use sys::{CommandLine, Namespaces, Strings};
+use terminal::Pty;
 
 /// The network a process sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +201,29 @@ pub enum OutputStream {
 /// # Errors
 /// If the run could not be made, see [`Error`]; a process that ran and failed is an [`Outcome`].
 pub fn run(plan: &Plan, output: &(dyn Fn(OutputStream, &[u8]) + Sync), cancel: &Cancel) -> Result<Outcome, Error> {
+    run_to_the_end(plan, &Talk::Output(output), cancel)
+}
+
+/// Runs the plan's process on the user's terminal to its end, and that of every process it started.
+///
+/// The process is the leader of a session on a terminal in the sandbox's own `/dev/pts`, so that job control works. In
+/// all else this is [`run`].
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_on_terminal(plan: &Plan, terminal: &Terminal, cancel: &Cancel) -> Result<Outcome, Error> {
+    run_to_the_end(plan, &Talk::Terminal(terminal), cancel)
+}
+
+/// Whom the process talks to.
+enum Talk<'a> {
+    /// It only writes.
+    Output(supervise::Output<'a>),
+    /// Somebody at a terminal.
+    Terminal(&'a Terminal),
+}
+
+fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outcome, Error> {
     let start = Instant::now();
     if cancel.is_cancelled() {
         return Ok(Outcome { status: Status::Cancelled, elapsed: start.elapsed(), cpu: Duration::ZERO });
@@ -207,8 +233,15 @@ pub fn run(plan: &Plan, output: &(dyn Fn(OutputStream, &[u8]) + Sync), cancel: &
     mounts.place(&root)?;
     let fittings = Fittings::new(&plan.overlaid)?;
     let (pipes, writers) = Pipes::new()?;
-    let setup = set_up(plan, &root, &fittings, &mounts, writers)?;
-    let ended = supervise::run(namespaces(plan.network), setup, &pipes, output, cancel)?;
+    let (writers, way) = match talk {
+        Talk::Output(output) => (writers, Way::Output(*output)),
+        Talk::Terminal(terminal) => {
+            let pty = Pty::new(&fittings.pts)?;
+            (writers.on_terminal(&pty)?, Way::Terminal { terminal, master: pty.into_master() })
+        }
+    };
+    let setup = set_up(plan, &root, &fittings, &mounts, writers, matches!(way, Way::Terminal { .. }))?;
+    let ended = supervise::run(namespaces(plan.network), setup, &pipes, &way, cancel)?;
     let status = status(plan, &root, &mounts, &ended, cancel);
     drop((fittings, mounts));
     let finished = root.finish();
@@ -225,6 +258,7 @@ fn set_up<'a>(
     fittings: &'a Fittings,
     mounts: &'a Mounts,
     writers: PipeWriters,
+    terminal: bool,
 ) -> Result<Setup<'a>, Error> {
     let cwd = CString::new(plan.cwd.as_os_str().as_bytes())
         .map_err(|_| Error::Plan { problem: "the working directory has a NUL byte".to_owned() })?;
@@ -262,6 +296,7 @@ fn set_up<'a>(
         report: writers.report,
         stdout: writers.stdout,
         stderr: writers.stderr,
+        terminal,
     })
 }
 

@@ -333,7 +333,7 @@ impl LayersToShow<'_> {
     fn overlay(&self, plan: &Plan, stack: &[PathBuf], suffix: &str) -> Result<OwnedFd, Error> {
         let lowers = stack.iter().map(PathBuf::as_path).collect();
         let changes = match self.writable {
-            true => Some((self.make(&format!("upper{suffix}"))?, self.make(&format!("work{suffix}"))?)),
+            true => Some((self.make(&format!("upper{suffix}"))?, self.make_work(&format!("work{suffix}"))?)),
             false => None,
         };
         let changes = changes.as_ref().map(|(upper, work)| Changes { upper, work });
@@ -341,6 +341,17 @@ impl LayersToShow<'_> {
             super::rootfs::dress_upper(changes.upper, Some(first))?;
         }
         Overlay { lowers, changes, userxattr: plan.userxattr }.mount()
+    }
+
+    /// An empty directory for the kernel's own use: what another overlay left in it would be refused.
+    fn make_work(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.scratch.join(name);
+        match std::fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Directory { action: "clear", path, source })
+            }
+            _ => self.make(name),
+        }
     }
 
     /// A directory of this name, made where there is none yet: room for inner mounts takes a second overlay.

@@ -17,10 +17,24 @@ use super::cancel::{Cancel, kill};
 use super::init::{Setup, first};
 use super::report::Report;
 use super::sys::{self, EndSignal, Namespaces, SignalsBlocked};
+use super::terminal::{self, Pty, Terminal};
 use super::{Error, OutputStream};
 
 /// Receives output as it arrives.
 pub(super) type Output<'a> = &'a (dyn Fn(OutputStream, &[u8]) + Sync);
+
+/// Where the process's streams lead.
+pub(super) enum Way<'a> {
+    /// Into pipes, whose content is handed on.
+    Output(Output<'a>),
+    /// To a terminal of the sandbox's own.
+    Terminal {
+        /// The user's terminal.
+        terminal: &'a Terminal,
+        /// The near end of the sandbox's.
+        master: OwnedFd,
+    },
+}
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy)]
@@ -72,12 +86,22 @@ impl Pipes {
     }
 }
 
+impl PipeWriters {
+    /// The same with a terminal in place of both streams.
+    pub(super) fn on_terminal(self, pty: &Pty) -> Result<Self, Error> {
+        let copy = || rustix::io::fcntl_dupfd_cloexec(&pty.slave, 3);
+        let copies = copy().and_then(|stdout| Ok((stdout, copy()?)));
+        let (stdout, stderr) = copies.map_err(|source| Error::Terminal { action: "make", source: source.into() })?;
+        Ok(Self { stdout, stderr, ..self })
+    }
+}
+
 /// Starts the sandbox and stays with it to the end.
 pub(super) fn run(
     namespaces: Namespaces,
     setup: Setup<'_>,
     pipes: &Pipes,
-    output: Output<'_>,
+    way: &Way<'_>,
     cancel: &Cancel,
 ) -> Result<Ended, Error> {
     let child = {
@@ -88,7 +112,10 @@ pub(super) fn run(
     // The writing ends are in there: without this the pipes would never end.
     drop(setup);
     let registration = cancel.register(Arc::clone(&child.pidfd));
-    stream(pipes, &child.pidfd, output)?;
+    match way {
+        Way::Output(output) => stream(pipes, &child.pidfd, *output)?,
+        Way::Terminal { terminal, master } => terminal::relay(terminal, master, &child.pidfd)?,
+    }
     drop(registration);
     let ended = child.reap()?;
     Ok(Ended { report: Report::receive(&pipes.report), signal: ended.signal, cpu: ended.cpu })

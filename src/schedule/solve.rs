@@ -4,18 +4,19 @@ use std::ops::ControlFlow;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::cache::key::Fields;
-use crate::cache::record::Record;
+use crate::cache::record::{MadeBy, Record};
 use crate::cache::{self, key};
 use crate::digest::{ContentId, DiffId};
 use crate::execute::mount::Shown;
+use crate::execute::shell::Sandbox;
 use crate::execute::{self, Executor, Files, Selected};
 use crate::fetch::{self, Fetched};
 use crate::graph::explain::Status;
 use crate::graph::{ContextName, CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
 use crate::image::chain::Chain;
-use crate::progress::{Reporter, Task};
+use crate::progress::{Earlier, Reporter, Task};
 use crate::schedule::Solve;
-use crate::store::{self, Store};
+use crate::store::{self, BuildId, Store};
 
 /// Why a node could not be solved.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,8 @@ pub struct Solver<'a> {
     pub reporter: &'a Reporter,
     /// Whether results of earlier builds count (`--no-cache`: they do not).
     pub use_cache: bool,
+    /// The build, where it is kept: whoever finds a step in the cache later is told where its log is.
+    pub build: Option<&'a BuildId>,
     /// Stages for which they do not count (`--no-cache-filter`), in any case.
     pub fresh: &'a [String],
 }
@@ -137,6 +140,25 @@ impl Solver<'_> {
         status
     }
 
+    /// Makes the place of a `RUN` ready instead of running it. `solved` are the results of all nodes before it.
+    ///
+    /// # Errors
+    /// Whatever keeps the node from being run; another kind of node has no place.
+    pub fn enter(&self, id: NodeId, solved: &[Solved]) -> Result<Sandbox, Failed> {
+        let node = &self.graph[id];
+        let inputs: Vec<Solved> = node.op.inputs().into_iter().map(|input| solved[input.0].clone()).collect();
+        let task = self.reporter.start(&node.origin.title());
+        let entered = match (&node.op, self.fields(node, &inputs)) {
+            (Op::Run(op), Ok((_, Selected::Shown(shown)))) => {
+                self.executor.enter(op, &inputs[0].chain, shown, &task).map_err(Error::from)
+            }
+            (_, Err(error)) => Err(error),
+            _ => unreachable!("a shell is opened in the place of a RUN"),
+        };
+        task.finish(entered.as_ref().err().map(ToString::to_string));
+        entered.map_err(|error| Failed { node: id, error })
+    }
+
     fn context(&self, name: &ContextName) -> Solved {
         let chain = self.executor.layer_of_context(name).into_iter().collect();
         Solved { chain, ..Solved::default() }
@@ -173,7 +195,8 @@ impl Solver<'_> {
             return (Status::Unknown, None);
         }
         // A source that is missing is the build's to report: here it only means that the step would run.
-        let made = self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(node, &fields));
+        let made =
+            self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(node, &fields)).map(|(made, _)| made);
         match made {
             Some(made) => (
                 Status::Cached,
@@ -208,8 +231,8 @@ impl Solver<'_> {
             self.reporter.start(&title).finish(Some(error.to_string()));
         })?;
         let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made), fetched: None };
-        if let Some(made) = self.known(node, &fields) {
-            self.reporter.cached(&title);
+        if let Some((made, from)) = self.known(node, &fields) {
+            self.reporter.cached(&title, from);
             return Ok(solved(made));
         }
         let task = self.reporter.start(&title);
@@ -218,10 +241,12 @@ impl Solver<'_> {
         made.map(solved)
     }
 
-    fn known(&self, node: &Node, fields: &Fields) -> Option<Made> {
+    /// What the cache has for these fields, and where that was made.
+    fn known(&self, node: &Node, fields: &Fields) -> Option<(Made, Option<Earlier>)> {
         let fresh = self.fresh.iter().any(|stage| stage.eq_ignore_ascii_case(&node.origin.stage));
         let record = (self.use_cache && !fresh).then(|| cache::lookup(self.store, &fields.key())).flatten()?;
-        Some(Made { layer: record.layer, created: record.created })
+        let from = record.made_by.map(|MadeBy { build, step }| Earlier { build: build.into(), step });
+        Some((Made { layer: record.layer, created: record.created }, from))
     }
 
     /// Makes the layer, unless another thread or process made it while this one waited for the step's lock.
@@ -236,7 +261,10 @@ impl Solver<'_> {
     ) -> Result<Made, Error> {
         let key = fields.key();
         let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
-        if let Some(made) = self.known(node, fields) {
+        if let Some((made, from)) = self.known(node, fields) {
+            if let Some(Earlier { build, step }) = from {
+                task.waiting(format!("made by build {build}, step {step}"));
+            }
             return Ok(made);
         }
         let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();
@@ -247,6 +275,7 @@ impl Solver<'_> {
             created: self.executor.epoch.unwrap_or_else(now),
             elapsed_ms: u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
             step: node.origin.text.clone(),
+            made_by: self.build.map(|build| MadeBy { build: build.to_string(), step: task.number() }),
         };
         if let Err(error) = cache::remember(self.store, &key, &record) {
             self.reporter.warning(format!("the result of {:?} is not remembered: {error}", node.origin.text));

@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::builds::BuildId;
 use super::id::Id;
 use super::record::Bucket;
 use crate::digest::{ContentId, DiffId, Digest, Key};
 
 /// Every directory of a store but its root, parents first, with its permission bits. Unpacked layers hold set-user-id
 /// programs of any age and origin, so nobody but the owner gets near them.
-pub(super) const DIRECTORIES: [(&str, u32); 9] = [
+pub(super) const DIRECTORIES: [(&str, u32); 10] = [
     ("oci", 0o755),
     ("oci/blobs", 0o755),
     ("oci/blobs/sha256", 0o755),
@@ -18,6 +19,7 @@ pub(super) const DIRECTORIES: [(&str, u32); 9] = [
     ("cache", 0o700),
     ("cache/contexts", 0o700),
     ("mounts", 0o700),
+    ("builds", 0o700),
     ("tmp", 0o700),
     ("locks", 0o700),
 ];
@@ -86,6 +88,14 @@ impl Layout {
 
     pub(super) fn mounts(&self) -> PathBuf {
         self.root.join("mounts")
+    }
+
+    pub(super) fn builds(&self) -> PathBuf {
+        self.root.join("builds")
+    }
+
+    pub(super) fn build(&self, id: &BuildId) -> PathBuf {
+        self.root.join("builds").join(id.as_str())
     }
 
     pub(super) fn tmp(&self) -> PathBuf {

@@ -16,6 +16,7 @@
 //!   cache/<bucket>/<aa>/<hex> records: small values by key                                   record.rs, pull.rs
 //!   cache/contexts/<hex>      indexes of what `stat` said, one for each context              (context fills them)
 //!   mounts/                   cache mounts                                                   (execute fills them)
+//!   builds/<id>/              what happened in a build, and what its steps wrote               builds.rs
 //!   tmp/<id>/                 scratch of one running process                                 scratch.rs
 //!   locks/<name>.lock         keyed locks                                                    lock.rs
 //!   locks/writer-<id>         a process whose layers are not known to be on the disk         recovery.rs
@@ -36,6 +37,7 @@
 //! a name ([`Store::lock`]); within one call of the store, one layer, then one of `index`, `blobs`.
 
 mod blob;
+mod builds;
 mod damage;
 mod error;
 mod id;
@@ -64,6 +66,7 @@ use self::scratch::Workspace;
 use crate::digest::ContentId;
 
 pub use self::blob::BlobWriter;
+pub use self::builds::{BuildDirectory, BuildId, Kept, StoredBuild};
 pub use self::damage::Damage;
 pub use self::error::Error;
 pub use self::image::RemovedImage;

@@ -86,6 +86,16 @@ impl Store {
         }
     }
 
+    /// Whether a killed process left something that a sweep would remove. Looks at two directories.
+    pub fn has_leftovers(&self) -> bool {
+        let mut failures = Vec::new();
+        let is_free =
+            |path: &PathBuf| File::open(path).is_ok_and(|file| lock::try_lock(path, file.try_lock()).unwrap_or(false));
+        let is_keyed = |path: &PathBuf| path.to_string_lossy().ends_with(LOCK_ENDING);
+        entries(&self.layout.tmp(), &mut failures).iter().any(is_free)
+            || entries(&self.layout.locks(), &mut failures).iter().any(|path| is_keyed(path) && is_free(path))
+    }
+
     fn remove_stale_locks(&self, failures: &mut Vec<Error>) {
         let locks = self.layout.locks();
         for path in entries(&locks, failures) {

@@ -2,6 +2,7 @@
 //! binary started again in a role.
 
 mod blob;
+mod builds;
 mod layer;
 mod lock;
 mod open;

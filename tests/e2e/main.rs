@@ -28,6 +28,12 @@ mod sources;
 mod cache;
 // What is done at the same time, and what only once.
 mod parallel;
+// How steps end, with all their processes.
+mod ends;
+// Shells in failed steps and at any line of a recipe.
+mod shells;
+// What steps write: shown without loss, kept whole, found again.
+mod logs;
 // What RUN --mount keeps, hides and depends on.
 mod mounts;
 // Archives, directories, compression, and what skopeo and umoci say of them.

@@ -254,8 +254,34 @@ impl Strata {
         self.start().wait()
     }
 
+    /// Runs it to its end, which must be a good one, and gives the bytes of its standard output.
+    pub(crate) fn output(&self) -> Vec<u8> {
+        let output = self.command().stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{:?}: {}", self.arguments, String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     /// Starts it.
     pub(crate) fn start(&self) -> Running {
+        let mut command = self.command();
+        let mut child = command
+            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        if let Some(bytes) = self.stdin.clone() {
+            let mut pipe = child.stdin.take().unwrap();
+            // It may end before it has read everything.
+            std::thread::spawn(move || drop(std::io::Write::write_all(&mut pipe, &bytes)));
+        }
+        let stdout = collect(child.stdout.take().unwrap());
+        let stderr = collect(child.stderr.take().unwrap());
+        Running { child, stdout, stderr, described: format!("{:?}", self.arguments) }
+    }
+
+    /// The command that runs it.
+    pub(crate) fn command(&self) -> Command {
         let mut command = match &self.who {
             Who::Caller => match self.memory {
                 Some(bytes) => {
@@ -273,24 +299,8 @@ impl Strata {
                 command
             }
         };
-        let mut child = command
-            .args(&self.arguments)
-            .env_clear()
-            .envs(&self.environment)
-            .current_dir(&self.directory)
-            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        if let Some(bytes) = self.stdin.clone() {
-            let mut pipe = child.stdin.take().unwrap();
-            // It may end before it has read everything.
-            std::thread::spawn(move || drop(std::io::Write::write_all(&mut pipe, &bytes)));
-        }
-        let stdout = collect(child.stdout.take().unwrap());
-        let stderr = collect(child.stderr.take().unwrap());
-        Running { child, stdout, stderr, described: format!("{:?}", self.arguments) }
+        command.args(&self.arguments).env_clear().envs(&self.environment).current_dir(&self.directory);
+        command
     }
 }
 

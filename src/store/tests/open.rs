@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn makes_what_is_missing_and_nothing_else() {
     let fixture = Fixture::new();
-    assert_eq!(names(&fixture.root()), ["cache", "layers", "locks", "mounts", "oci", "tmp", "version"]);
+    assert_eq!(names(&fixture.root()), ["builds", "cache", "layers", "locks", "mounts", "oci", "tmp", "version"]);
     assert_eq!(std::fs::read_to_string(fixture.root().join("version")).unwrap(), "1\n");
     for private in ["layers", "tmp", "cache"] {
         assert_eq!(fixture.root().join(private).metadata().unwrap().permissions().mode() & 0o777, 0o700, "{private}");
