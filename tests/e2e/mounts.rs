@@ -238,7 +238,9 @@ fn a_secret_is_in_no_other_process_and_on_no_disk() {
     let strangers: Vec<_> = with_it
         .iter()
         .filter(|(process, variable)| {
-            let strata = process.starts_with("strata") && variable.starts_with("STRATA_TEST_SECRET=");
+            // The first process of a sandbox is a copy of Strata's that steps cannot look into, which the second step tries.
+            let strata =
+                (process.starts_with("strata") || process == "init") && variable.starts_with("STRATA_TEST_SECRET=");
             !strata && !(variable.starts_with("V=") && ["sh", "sleep"].contains(&process.as_str()))
         })
         .collect();
