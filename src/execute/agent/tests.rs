@@ -160,7 +160,7 @@ fn keys_that_cannot_be_used_are_refused_with_the_reason() {
     ] {
         match of_keys(&[&path]) {
             Err(Error::Key { source, .. }) => {
-                assert!(source.to_string().contains(part), "{}: {source}", path.display())
+                assert!(source.to_string().contains(part), "{}: {source}", path.display());
             }
             other => panic!("{}: {other:?}", path.display()),
         }
