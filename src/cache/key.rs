@@ -162,7 +162,7 @@ fn mounts(mounts: &[RunMount], shown: &[ContentId]) -> Vec<String> {
 
 /// The question "what does this path of this chain show when it is mounted?", whose answer never changes.
 pub fn shown(source: &str, from: &Chain) -> Key {
-    Fields::new("shown").text("from", chain_text(from)).text("source", source).key()
+    Fields::new("shown path").text("from", chain_text(from)).text("source", source).key()
 }
 
 /// What a `COPY` or `ADD` depends on. `files` is the digest of the selection.

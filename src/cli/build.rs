@@ -74,7 +74,7 @@ pub(super) struct Recipe {
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
 
-    /// Give steps that ask for it an SSH agent: default or NAME=SOCKET
+    /// Give steps that ask for it an SSH agent: default, NAME=SOCKET or NAME=KEYFILE[,KEYFILE]
     #[arg(long = "ssh", value_name = "SPEC")]
     agents: Vec<String>,
 

@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::build::{self, Findings};
 use crate::diagnostic::render;
+use crate::execute::cache_mount::{carry, stored};
 use crate::execute::{self, agent, secret};
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
@@ -56,6 +57,28 @@ pub(super) enum Error {
     /// An SSH agent cannot be had.
     #[error(transparent)]
     Agent(#[from] agent::Error),
+    /// The caches of steps cannot be listed or removed.
+    #[error(transparent)]
+    CacheMounts(#[from] stored::Error),
+    /// The caches of steps cannot be carried.
+    #[error(transparent)]
+    Carry(#[from] carry::Error),
+    /// No cache has this id.
+    #[error("no cache mount {id} in the local store{}", .nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    NoCacheMount {
+        /// The id as given.
+        id: String,
+        /// The nearest id there is.
+        nearest: Option<String>,
+    },
+    /// A file that was named cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The arguments do not go together.
     #[error("{0}")]
     Usage(String),
@@ -210,6 +233,12 @@ fn class(error: &Error) -> u8 {
         Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) | Error::Write { .. } => {
             ENVIRONMENT
         }
+        Error::CacheMounts(stored::Error::InUse) | Error::Carry(carry::Error::Stored(stored::Error::InUse)) => {
+            BUILD_FAILED
+        }
+        Error::CacheMounts(_) | Error::Carry(carry::Error::Stored(_) | carry::Error::Write { .. }) => ENVIRONMENT,
+        Error::Carry(_) | Error::NoCacheMount { .. } => BUILD_FAILED,
+        Error::Read { .. } => USAGE,
         Error::NoImage { .. }
         | Error::NoBuild { .. }
         | Error::SeveralBuilds { .. }

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod build;
+mod cache_mounts;
 mod call;
 mod check;
 mod contexts;
@@ -38,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Build an image from a Dockerfile
     Build(Box<build::Arguments>),
+    /// List, remove, export and import the caches of RUN --mount=type=cache
+    CacheMounts(cache_mounts::Arguments),
     /// Look for mistakes in a Dockerfile, without building anything
     Check(check::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
@@ -71,6 +74,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match arguments.command {
         Command::Build(arguments) => build::run(*arguments),
+        Command::CacheMounts(arguments) => cache_mounts::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),

@@ -7,7 +7,12 @@
 //!
 //! The name is a digest of platform and id, so that two platforms never share one. A directory appears by rename,
 //! complete with what it starts from. `locked` steps take turns, `private` ones take the first copy that nobody has,
-//! `shared` ones never wait: the programs in them must cope with each other.
+//! `shared` ones never wait: the programs in them must cope with each other. The time of `id` is that of the last use.
+//!
+//! [`stored`] lists and removes caches, [`carry`] takes them to another store; neither while a build runs.
+
+pub mod carry;
+pub mod stored;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -20,7 +25,7 @@ use crate::execute::{Error, Executor};
 use crate::graph::CacheMount;
 use crate::progress::Task;
 use crate::recipe::Sharing;
-use crate::store::{self, Lock, LockOwner};
+use crate::store::{self, Lock, LockOwner, Scratch};
 
 /// More private copies than this are not looked for.
 const MAX_COPIES: usize = 1000;
@@ -36,10 +41,14 @@ pub(super) struct Taken {
 
 /// What a cache is known by in the store.
 pub(super) fn name(executor: &Executor<'_>, cache: &CacheMount) -> String {
+    name_of(&cache.id, &executor.platform.to_string())
+}
+
+fn name_of(id: &str, platform: &str) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("strata cache mount");
-    hasher.update(executor.platform.to_string().as_bytes());
+    hasher.update(platform.as_bytes());
     hasher.update(&[0]);
-    hasher.update(cache.id.as_bytes());
+    hasher.update(id.as_bytes());
     hasher.finalize().to_hex().to_string()
 }
 
@@ -68,6 +77,7 @@ pub(super) fn take(
             make(executor, cache, start, &directory, &path)?;
         }
     }
+    stored::touch(&directory);
     Ok(Taken { path, _lock: lock })
 }
 
@@ -128,9 +138,14 @@ fn make(
         rustix::fs::chown(&tree, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .map_err(|errno| Error::CacheMountOwner { id: cache.id.clone(), uid, gid, source: errno.into() })?;
     }
-    std::fs::create_dir_all(directory).map_err(failed("make"))?;
+    put(&scratch, (&cache.id, &executor.platform.to_string()), &tree, directory, path).map_err(failed("make"))
+}
+
+/// Puts a finished tree in its place, under its cache's id and platform.
+fn put(scratch: &Scratch, (id, platform): (&str, &str), tree: &Path, directory: &Path, path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
     let about = scratch.path().join("id");
-    std::fs::write(&about, format!("{}\n{}\n", cache.id, executor.platform)).map_err(failed("make"))?;
-    std::fs::rename(&about, directory.join("id")).map_err(failed("make"))?;
-    std::fs::rename(&tree, path).map_err(failed("make"))
+    std::fs::write(&about, format!("{id}\n{platform}\n"))?;
+    std::fs::rename(&about, directory.join("id"))?;
+    std::fs::rename(tree, path)
 }

@@ -4,7 +4,7 @@
 //! Decides *how* a step is done and never *when* or *whether*: that is `schedule`'s.
 
 pub mod agent;
-mod cache_mount;
+pub mod cache_mount;
 pub mod copy;
 mod mask;
 mod missing;

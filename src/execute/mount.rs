@@ -76,12 +76,8 @@ impl Executor<'_> {
     /// See [`Error`].
     pub fn show_context(&self, source: &str, name: &ContextName) -> Result<Files, Error> {
         let context = self.context(name);
-        let selection = copy::select::select(&as_copy(source), context.tree())
+        let selection = copy::select::select_path(source, context.tree())
             .map_err(|error| missing::in_context(error, name, context))?;
-        if selection.groups.len() != 1 {
-            let missing = copy::Error::NotFound { word: source.to_owned() };
-            return Err(missing::in_context(missing, name, context));
-        }
         Ok(Files { selection, from: From::Context(name.clone()), fetched: Vec::new() })
     }
 
@@ -91,11 +87,10 @@ impl Executor<'_> {
     /// See [`Error`].
     pub fn shown_of_layers(&self, source: &str, from: &Chain) -> Result<ContentId, Error> {
         let view = self.view(from)?;
-        let selection =
-            copy::select::select(&as_copy(source), &view).map_err(|error| missing::in_layers(error, &view))?;
+        let selection = copy::select::select_path(source, &view).map_err(|error| missing::in_layers(error, &view))?;
         let failed = |source| Error::Layers { source };
-        let entry = resolve(&view, Path::new(source.trim_start_matches('.')), Follow::All).map_err(failed)?.entry;
-        let Some(entry) = entry.filter(|_| selection.groups.len() == 1) else {
+        let entry = resolve(&view, below_root(source), Follow::All).map_err(failed)?.entry;
+        let Some(entry) = entry else {
             return Err(missing::in_layers(copy::Error::NotFound { word: source.to_owned() }, &view));
         };
         let mut hasher = blake3::Hasher::new_derive_key("strata shown files");
@@ -113,7 +108,7 @@ impl Executor<'_> {
             Shown::Layers { chain, source } => {
                 let view = self.view(chain)?;
                 let selection =
-                    copy::select::select(&as_copy(source), &view).map_err(|error| missing::in_layers(error, &view))?;
+                    copy::select::select_path(source, &view).map_err(|error| missing::in_layers(error, &view))?;
                 self.stage(&Files { selection, from: From::Layers(view), fetched: Vec::new() }, scratch, name)
             }
         }
@@ -126,7 +121,7 @@ impl Executor<'_> {
             From::Layers(view) => view,
         };
         let root = self.view(&Chain::scratch())?;
-        copy::apply::apply(&as_copy("."), &files.selection, from, &root, &tree, self.xattr(), None)?;
+        copy::apply::apply(&to_root(), &files.selection, from, &root, &tree, self.xattr(), None)?;
         Ok(tree)
     }
 
@@ -253,8 +248,7 @@ impl Mounted {
                 Source::Layers { lowers, path, scratch }
             }
             Shown::Layers { chain, source } => {
-                let path = PathBuf::from(source.strip_prefix('.').filter(|rest| rest.is_empty()).unwrap_or(source));
-                Source::Layers { lowers: executor.trees(chain)?, path, scratch }
+                Source::Layers { lowers: executor.trees(chain)?, path: below_root(source).to_owned(), scratch }
             }
         })
     }
@@ -275,12 +269,17 @@ impl Mounted {
     }
 }
 
-/// A mount's files as a copy of them to the root of nothing.
-fn as_copy(source: &str) -> CopyOp {
+/// A mount's source as a path in a tree, where the root has no name.
+fn below_root(source: &str) -> &Path {
+    Path::new(if source == "." { "" } else { source })
+}
+
+/// What puts a mount's files, selected already, into the root of nothing.
+fn to_root() -> CopyOp {
     CopyOp {
         parent: NodeId(0),
         from: NodeId(0),
-        sources: vec![CopySource::Path(source.to_owned())],
+        sources: vec![CopySource::Path(".".to_owned())],
         destination: "/".to_owned(),
         chown: None,
         chmod: None,

@@ -9,6 +9,9 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use crate::diagnostic::nearest;
+use crate::recipe::list;
+
 /// The largest secret in bytes, as in BuildKit.
 const LARGEST: u64 = 500 * 1024;
 
@@ -63,7 +66,20 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     File(PathBuf),
-    Variable(String),
+    Variable {
+        name: String,
+        /// A file that was named too: it has to be there, and the variable counts, as with Docker.
+        file: Option<PathBuf>,
+    },
+}
+
+impl Place {
+    fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Variable { file, .. } => file.as_ref(),
+        }
+    }
 }
 
 /// The secrets given on the command line.
@@ -78,9 +94,10 @@ impl Secrets {
     /// [`Error::Spec`], [`Error::Read`] or [`Error::TooLarge`].
     pub fn parse(specs: &[String]) -> Result<Self, Error> {
         let mut secrets = BTreeMap::new();
-        for spec in specs {
+        // Docker passes over an empty one, which scripts give for "none".
+        for spec in specs.iter().filter(|spec| !spec.is_empty()) {
             let (id, place) = parse(spec)?;
-            if let Place::File(path) = &place {
+            if let Some(path) = place.file() {
                 let failed = |source| Error::Read { id: id.clone(), path: path.clone(), source };
                 if std::fs::metadata(path).map_err(failed)?.len() > LARGEST {
                     return Err(Error::TooLarge { id, path: path.clone() });
@@ -98,7 +115,7 @@ impl Secrets {
     pub(super) fn value(&self, id: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = match self.0.get(id) {
             None => return Ok(None),
-            Some(Place::Variable(name)) => {
+            Some(Place::Variable { name, .. }) => {
                 return Ok(Some(std::env::var_os(name).unwrap_or_default().into_vec()));
             }
             Some(Place::File(path)) => path,
@@ -113,35 +130,44 @@ impl Secrets {
     }
 }
 
+/// Every key, and the types.
+const KEYS: [&str; 5] = ["id", "src", "source", "env", "type"];
+const TYPES: [&str; 2] = ["file", "env"];
+
 fn parse(spec: &str) -> Result<(String, Place), Error> {
     let wrong = |problem: String| Error::Spec { spec: spec.to_owned(), problem };
     let (mut id, mut source, mut variable, mut kind) = (None, None, None, None);
-    for field in spec.split(',') {
-        let Some((key, value)) = field.split_once('=') else {
-            return Err(wrong(format!("{field:?} is no key=value")));
+    for field in list::fields(spec).map_err(|error| wrong(error.to_string()))? {
+        let Some((key, value)) = field.content.split_once('=') else {
+            return Err(wrong(format!("{:?} is no key=value", field.content)));
         };
+        let value = value.to_owned();
         match key.to_ascii_lowercase().as_str() {
-            "id" => id = Some(value.to_owned()),
-            "src" | "source" => source = Some(value.to_owned()),
-            "env" => variable = Some(value.to_owned()),
-            "type" if matches!(value, "file" | "env") => kind = Some(value),
-            "type" => return Err(wrong(format!("there is no type {value:?}"))),
-            _ => return Err(wrong(format!("there is no key {key:?}"))),
+            "id" => id = Some(value),
+            "src" | "source" => source = Some(value),
+            "env" => variable = Some(value),
+            "type" if TYPES.contains(&value.as_str()) => kind = Some(value),
+            "type" => return Err(wrong(format!("there is no type {value:?}{}", meant(&value, &TYPES)))),
+            _ => return Err(wrong(format!("there is no key {key:?}{}", meant(key, &KEYS)))),
         }
     }
-    if kind == Some("env") && variable.is_none() {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let (mut source, mut variable) = (given(source), given(variable));
+    if kind.as_deref() == Some("env") && variable.is_none() {
         variable = source.take();
     }
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let Some(id) = given(id) else { return Err(wrong("it has no id".to_owned())) };
-    let place = match (given(variable), given(source)) {
-        (Some(_), Some(_)) => return Err(wrong("it has both a file and a variable".to_owned())),
-        (Some(name), None) => Place::Variable(name),
+    let place = match (variable, source) {
+        (Some(name), file) => Place::Variable { name, file: file.map(PathBuf::from) },
         (None, Some(path)) => Place::File(path.into()),
-        (None, None) if std::env::var_os(&id).is_some() => Place::Variable(id.clone()),
+        (None, None) if std::env::var_os(&id).is_some() => Place::Variable { name: id.clone(), file: None },
         (None, None) => Place::File(id.clone().into()),
     };
     Ok((id, place))
+}
+
+fn meant(word: &str, known: &[&'static str]) -> String {
+    nearest(word, known.iter().copied()).map(|name| format!(", did you mean {name}?")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -151,11 +177,17 @@ mod tests {
     #[test]
     fn specs_are_read_as_buildx_reads_them() {
         let file = |path: &str| Place::File(path.into());
-        let variable = |name: &str| Place::Variable(name.to_owned());
+        let variable = |name: &str| Place::Variable { name: name.to_owned(), file: None };
+        let both = |name: &str, file: &str| Place::Variable { name: name.to_owned(), file: Some(file.into()) };
         for (spec, id, place) in [
             ("id=a,src=/f", "a", file("/f")),
             ("type=file,id=a,source=/f", "a", file("/f")),
+            ("\"id=a,b\",\"src=/f,g\"", "a,b", file("/f,g")),
+            ("id==,src=/f", "=", file("/f")),
             ("id=a,env=B", "a", variable("B")),
+            ("id=a,env=B,src=/f,type=file", "a", both("B", "/f")),
+            ("id=a,src=/f,src=/g,env=", "a", file("/g")),
+            ("id=no-such-variable,type=env,src=", "no-such-variable", file("no-such-variable")),
             ("id=a,type=env,src=B", "a", variable("B")),
             ("ID=a,Env=B", "a", variable("B")),
             ("id=PATH", "PATH", variable("PATH")),
@@ -163,9 +195,24 @@ mod tests {
         ] {
             assert_eq!(parse(spec).unwrap(), (id.to_owned(), place), "{spec}");
         }
-        for spec in ["", "a", "src=/f", "id=,src=/f", "id=a,type=x", "id=a,mode=1", "id=a,src=/f,env=B"] {
-            assert!(matches!(parse(spec), Err(Error::Spec { .. })), "{spec}");
+        for (spec, problem) in [
+            ("a", "no key=value"),
+            ("id=a,,src=/f", "no key=value"),
+            ("src=/f", "no id"),
+            ("id=,src=/f", "no id"),
+            ("id=a,type=x", "type"),
+            ("id=a,type=", "type"),
+            ("id=a,type=fil", "did you mean file?"),
+            ("id=a,mode=1", "no key"),
+            ("id=a,sorce=1", "did you mean source?"),
+            ("id=a, src=1", "no key"),
+            ("id=\"a\",src=/f", "whole key=value"),
+            ("\"id=a,src=/f", "missing"),
+        ] {
+            let error = parse(spec).unwrap_err();
+            assert!(matches!(error, Error::Spec { .. }) && error.to_string().contains(problem), "{spec}: {error}");
         }
+        assert_eq!(Secrets::parse(&[String::new()]).unwrap(), Secrets::default());
     }
 
     #[test]

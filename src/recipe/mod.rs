@@ -5,6 +5,7 @@
 //! what `$x` stands for depends on the base image; [`variable`] expands them when the graph is made.
 
 pub mod dockerfile;
+pub mod list;
 pub mod platform;
 pub mod reference;
 pub mod remote;

@@ -124,7 +124,7 @@ fn graph_says_what_is_cached() {
 fn help_and_version_are_results() {
     let workspace = Workspace::new();
     let help = workspace.strata(["--help"]).run().success();
-    for command in ["build", "images", "inspect", "rm", "graph", "logs", "shell"] {
+    for command in ["build", "cache-mounts", "images", "inspect", "rm", "graph", "logs", "shell"] {
         assert!(help.stdout.contains(command), "{command} in\n{}", help.stdout);
     }
     assert!(workspace.strata(["--version"]).run().success().stdout.starts_with("strata "));

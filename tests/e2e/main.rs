@@ -36,6 +36,8 @@ mod shells;
 mod logs;
 // What RUN --mount keeps, hides and depends on.
 mod mounts;
+// cache-mounts: listing, removing and carrying what RUN --mount=type=cache keeps.
+mod cache_mounts;
 // Archives, directories, compression, and what skopeo and umoci say of them.
 mod outputs;
 // Everything that goes wrong: exit codes, messages, and what is left behind.

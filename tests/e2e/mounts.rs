@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 
 use crate::layout;
 use crate::registry::shared;
+use crate::skip::skip;
 use crate::workspace::Workspace;
 
 /// Every file below a directory that holds the text.
@@ -118,35 +120,133 @@ fn a_step_depends_on_what_its_bind_mounts_show() {
     assert!(!ran(), "nothing changed");
 }
 
+/// Puts a program of this machine and its libraries into the context, for a base that has neither; gives the words that
+/// run it there, where the context is mounted on `/ctx`.
+fn bring(workspace: &Workspace, program: &str) -> String {
+    let listed = Command::new("ldd").arg(program).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let paths = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    let mut loader = String::new();
+    for path in paths.chain([program]) {
+        let name = path.rsplit('/').next().unwrap();
+        fs::copy(path, workspace.write(&format!("bin/{name}"), "")).unwrap();
+        if name.starts_with("ld-linux") {
+            name.clone_into(&mut loader);
+        }
+    }
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(workspace.context().join("bin").join(&loader), mode).unwrap();
+    format!("/ctx/bin/{loader} --library-path /ctx/bin /ctx/bin/{}", program.rsplit('/').next().unwrap())
+}
+
 #[test]
-fn a_step_talks_to_the_agent_through_a_socket_of_its_own() {
+fn a_step_lists_the_keys_of_agents_and_of_files_through_a_socket_of_its_own() {
+    const SSH_ADD: &str = "/usr/bin/ssh-add";
+    if !Path::new(SSH_ADD).exists() {
+        return skip("SSH keys in a step", "there is no ssh-add; Debian's openssh-client has it");
+    }
     let workspace = Workspace::new();
+    let [one, two] = ["one", "two"].map(|name| {
+        let path = workspace.path().join(name);
+        let mut keygen = Command::new("ssh-keygen");
+        crate::registry::run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path));
+        path.display().to_string()
+    });
     let socket = workspace.path().join("agent");
-    let agent = UnixListener::bind(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
     std::thread::spawn(move || {
-        for mut stream in agent.incoming().flatten() {
-            let mut asked = [0; 1];
-            if stream.read_exact(&mut asked).is_ok() {
-                let _ = stream.write_all(b"!");
+        for mut stream in listener.incoming().flatten() {
+            let mut asked = [0; 5];
+            while stream.read_exact(&mut asked).is_ok() {
+                assert_eq!(asked, [0, 0, 0, 1, 11], "only what is allowed comes through");
+                stream.write_all(&[0, 0, 0, 5, 12, 0, 0, 0, 0]).unwrap();
             }
         }
     });
-    workspace.dockerfile(
-        "ARG BASE\nFROM ${BASE}\n\
-         RUN --mount=type=ssh,mode=0620 --mount=type=ssh,id=other,target=/o \
-         test -S \"$SSH_AUTH_SOCK\" && echo \"$SSH_AUTH_SOCK $(stat -c %a \"$SSH_AUTH_SOCK\") $(stat -c %a /o)\" >/out\n",
-    );
+    let ssh_add = bring(&workspace, SSH_ADD);
+    workspace.dockerfile(&format!(
+        "ARG BASE\nFROM ${{BASE}}\n\
+         RUN --mount=target=/ctx --mount=type=ssh,mode=0620 --mount=type=ssh,id=keys,target=/keys \
+         test -S \"$SSH_AUTH_SOCK\" && echo \"$SSH_AUTH_SOCK $(stat -c %a \"$SSH_AUTH_SOCK\") $(stat -c %a /keys)\" >/out; \
+         {ssh_add} -l >>/out; {ssh_add} -D 2>/dev/null && echo removed >>/out; \
+         SSH_AUTH_SOCK=/keys {ssh_add} -L | cut -d ' ' -f 1,2 >>/out; SSH_AUTH_SOCK=/keys {ssh_add} -D 2>/dev/null && echo removed >>/out; true\n",
+    ));
     let build = workspace.build([
         &shared().base_argument(),
         "--ssh=default",
-        &format!("--ssh=other={}", socket.display()),
+        &format!("--ssh=keys={one},{two}"),
         &workspace.layout_output("image"),
     ]);
-    build.env("SSH_AUTH_SOCK", &socket).run().success();
+    let finished = build.env("SSH_AUTH_SOCK", &socket).run().success();
     let image = layout::read(&workspace.out("image"));
-    assert_eq!(image.text("out"), "/run/buildkit/ssh_agent.0 620 600\n");
-    assert!(!image.tree.contains_key("run/buildkit"), "the socket's directory is in the layer");
+    let public = |path: &str| {
+        let text = fs::read_to_string(format!("{path}.pub")).unwrap();
+        text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    };
+    let expected = format!(
+        "/run/buildkit/ssh_agent.0 620 600\nThe agent has no identities.\n{}\n{}\n",
+        public(&one),
+        public(&two)
+    );
+    assert_eq!(image.text("out"), expected, "{}", finished.describe());
+    assert!(!image.tree.contains_key("run/buildkit") && !image.tree.contains_key("keys"), "a socket is in the layer");
+    let mut found = Vec::new();
+    let private = fs::read_to_string(&one).unwrap();
+    holding(&workspace.state(), private.lines().nth(2).unwrap(), &mut found);
+    assert!(found.is_empty(), "{found:?}");
     workspace.assert_nothing_left();
+}
+
+#[test]
+fn a_secret_is_in_no_other_process_and_on_no_disk() {
+    const VALUE: &str = "s3cret-in-memory-only";
+    let workspace = Workspace::new();
+    workspace.dockerfile(
+        "ARG BASE\nFROM ${BASE}\n\
+         RUN --mount=type=secret,id=v,env=V --mount=type=secret,id=f,target=/f \
+         test -s /f && echo \"$V\" | tee /dev/stderr && echo now-\"waiting\" && sleep 3 && test -n \"$V\"\n\
+         RUN test -z \"$V\" && ! cat /proc/*/environ | grep -q STRATA_TEST_SECRET && test ! -e /f\n",
+    );
+    let file = workspace.path().join("secret");
+    fs::write(&file, VALUE).unwrap();
+    let build = workspace.build([
+        shared().base_argument(),
+        "--secret=id=v,env=STRATA_TEST_SECRET".to_owned(),
+        format!("--secret=id=f,src={}", file.display()),
+        "-t=x".to_owned(),
+    ]);
+    let mut running = build.env("STRATA_TEST_SECRET", VALUE).start();
+    running.wait_for("now-waiting");
+    // The step's own processes have it in a variable, and Strata itself in the one that it was given in.
+    let mut with_it = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let environ = read("environ");
+        if environ.windows(VALUE.len()).any(|window| window == VALUE.as_bytes()) {
+            let variables = String::from_utf8_lossy(&environ).replace('\0', "\n");
+            let name = variables.lines().find(|line| line.ends_with(VALUE)).unwrap_or_default().to_owned();
+            with_it.push((String::from_utf8_lossy(&read("comm")).trim().to_owned(), name));
+        }
+        assert!(!read("cmdline").windows(VALUE.len()).any(|window| window == VALUE.as_bytes()), "in an argument");
+    }
+    let mut found = Vec::new();
+    holding(&workspace.state(), VALUE, &mut found);
+    assert!(found.is_empty(), "while it runs: {found:?}");
+    let finished = running.wait().success();
+    assert!(!finished.describe().contains(VALUE), "{}", finished.describe());
+    assert!(with_it.iter().any(|(_, variable)| variable.starts_with("V=")), "the step has it: {with_it:?}");
+    let strangers: Vec<_> = with_it
+        .iter()
+        .filter(|(process, variable)| {
+            // The first process of a sandbox is a copy of Strata's that steps cannot look into: the second step tries.
+            let strata = (process.starts_with("strata") || process == "init") && variable.starts_with("STRATA_TEST_");
+            let step = ["sh", "sleep"].contains(&process.as_str()) && variable.starts_with("V=");
+            !(strata || step)
+        })
+        .collect();
+    assert!(strangers.is_empty(), "{strangers:?}");
+    holding(&workspace.state(), VALUE, &mut found);
+    assert!(found.is_empty(), "afterwards: {found:?}");
 }
 
 #[test]
@@ -157,8 +257,11 @@ fn what_is_wrong_with_secrets_agents_and_entitlements_is_said_before_anything_ru
         ("--secret=id=x,src=/no/such/file", &["/no/such/file", "No such file"][..]),
         ("--secret=src=/etc/passwd", &["no id"]),
         ("--secret=id=x,colour=red", &["colour"]),
+        ("--secret=id=x,scr=/etc/passwd", &["scr", "did you mean src?"]),
+        ("--secret=id=x,type=flie", &["flie", "did you mean file?"]),
         ("--ssh=default", &["SSH_AUTH_SOCK"]),
-        ("--ssh=key=/etc/passwd", &["keys given by path", "ssh-add"]),
+        ("--ssh=key=/etc/passwd", &["/etc/passwd", "neither a socket nor a private key"]),
+        ("--ssh=key=/no/such/key", &["/no/such/key", "No such file"]),
         ("--allow=everything", &["everything", "security.insecure"]),
     ] {
         let finished = workspace.build([&shared().base_argument(), flag]).run().fails(2, needles);

@@ -132,6 +132,22 @@ pub fn select_among(op: &CopyOp, from: &dyn Tree, fetched: &[&dyn Tree]) -> Resu
     Ok(Selection { groups, digest })
 }
 
+/// Selects one path of `from` as it is written: what a mount shows, for which `*` is a name like any other.
+///
+/// # Errors
+/// A path that is missing or cannot be read.
+pub fn select_path(path: &str, from: &dyn Tree) -> Result<Selection, Error> {
+    let exclude = Ignore::from_patterns("--exclude", []).map_err(|source| Error::Pattern { source })?;
+    let base = clean(&format!("/{path}"))[1..].to_owned();
+    let source = Source { word: path, from, exclude: &exclude, include: None, unpack: false, base };
+    let mut group = source.group(Path::new(&source.base))?;
+    let counts = Counts { owner: true, mode: true };
+    group.items.par_iter_mut().try_for_each(|item| complete(item, from, counts))?;
+    let groups = vec![group];
+    let digest = digest(&groups);
+    Ok(Selection { groups, digest })
+}
+
 /// Which attributes of the source reach the layer.
 #[derive(Debug, Clone, Copy)]
 struct Counts {

@@ -6,7 +6,7 @@
 
 use crate::diagnostic::{Diagnostic, Span, Spanned, nearest};
 use crate::recipe::variable::{self, Error};
-use crate::recipe::{Mount, MountKind, Sharing, Word};
+use crate::recipe::{Mount, MountKind, Sharing, Word, list};
 
 /// Every key and its aliases.
 const KEYS: [&str; 19] = [
@@ -99,66 +99,27 @@ fn refuse_variable(field: &Field) -> Result<(), Diagnostic> {
         .help(format!("define a stage for it: FROM {value} AS name, and use from=name")))
 }
 
-/// Splits the value as Go's `encoding/csv` does.
+/// Splits the value into its keys, each with its place.
 fn fields(value: &Word) -> Result<Vec<Field>, Diagnostic> {
     let text = value.value.as_str();
-    let wrong = |what: &str| Diagnostic::error(value.span, format!("this is not a list of key=value: {what}"));
-    if text.is_empty() {
-        return Err(wrong("it is empty"));
-    }
+    let split = list::fields(text)
+        .map_err(|error| Diagnostic::error(value.span, format!("this is not a list of key=value: {error}")))?;
     // Where the text is exactly what was written, every field has a place of its own.
     let verbatim = value.span.end.saturating_sub(value.span.start) == text.len();
-    let mut fields = Vec::new();
-    let mut at = 0;
-    loop {
-        let rest = &text[at..];
-        let (content, length, quoted) = if let Some(inside) = rest.strip_prefix('"') {
-            let (content, length) = quoted_field(inside).ok_or_else(|| wrong("extraneous or missing \" in a field"))?;
-            (content, length + 1, true)
-        } else {
-            let length = rest.find(',').unwrap_or(rest.len());
-            if rest[..length].contains('"') {
-                return Err(wrong("a \" may stand only around a whole key=value"));
-            }
-            (rest[..length].to_owned(), length, false)
-        };
-        let place = |from: usize, to: usize| {
-            if verbatim { Span::new(value.span.start + from, value.span.start + to) } else { value.span }
-        };
-        let span = place(at, at + length);
+    let place = |from: usize, to: usize| {
+        if verbatim { Span::new(value.span.start + from, value.span.start + to) } else { value.span }
+    };
+    let field = |list::Field { content, range, quoted }| {
+        let span = place(range.start, range.end);
         let (key, setting) =
             content.split_once('=').map_or((content.as_str(), None), |(key, value)| (key, Some(value)));
         let setting = setting.map(|setting| {
-            let span = if quoted { span } else { place(at + length - setting.len(), at + length) };
+            let span = if quoted { span } else { place(range.end - setting.len(), range.end) };
             Spanned::new(setting.to_owned(), span)
         });
-        fields.push(Field { key: key.to_lowercase(), value: setting, span, written: content.clone() });
-        at += length;
-        if at == text.len() {
-            return Ok(fields);
-        }
-        at += 1;
-    }
-}
-
-/// The content of a quoted field after its first quote, and the number of bytes up to and including its last; `None` if
-/// it is not closed before a comma or the end.
-fn quoted_field(inside: &str) -> Option<(String, usize)> {
-    let mut content = String::new();
-    let mut at = 0;
-    loop {
-        let length = inside[at..].find('"')?;
-        content.push_str(&inside[at..at + length]);
-        at += length + 1;
-        match inside.as_bytes().get(at) {
-            Some(b'"') => {
-                content.push('"');
-                at += 1;
-            }
-            Some(b',') | None => return Some((content, at)),
-            Some(_) => return None,
-        }
-    }
+        Field { key: key.to_lowercase(), value: setting, span, written: content.clone() }
+    };
+    Ok(split.into_iter().map(field).collect())
 }
 
 /// What the keys said so far.
