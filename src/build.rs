@@ -26,6 +26,7 @@ use crate::digest::Digest;
 use crate::execute::Executor;
 use crate::execute::agent::Agents;
 use crate::execute::mount::Staged;
+use crate::execute::network::Networks;
 use crate::execute::secret::Secrets;
 use crate::export::spec::{Destination, Output};
 use crate::fetch::Fetcher;
@@ -39,6 +40,7 @@ use crate::recipe::Network;
 use crate::recipe::reference::Reference;
 use crate::registry::Client;
 use crate::runtime::Cancel;
+use crate::runtime::network::Program;
 use crate::schedule::{self, solve};
 use crate::store::{self, Store};
 
@@ -94,6 +96,8 @@ pub struct Workplace {
     pub owners: Owners,
     /// How many steps may run at once.
     pub slots: usize,
+    /// What steps reach the network through.
+    pub pasta: Program,
 }
 
 impl Workplace {
@@ -137,6 +141,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let executor = executor(&plan, request, place);
     let solver = solver(&plan, &executor, request, place);
     let solved = schedule::run(&plan.graph, &solver, place.slots);
+    executor.networks.end();
     for context in plan.contexts.values() {
         if let Err(error) = context.save() {
             place.reporter.warning(format!("the context's index is not remembered: {error}"));
@@ -191,6 +196,7 @@ fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> E
         platform: &plan.graph.platform,
         secrets: &request.secrets,
         agents: &request.agents,
+        networks: Networks::new(place.pasta.clone()),
         staged: Staged::default(),
         hosts: &request.hosts,
     }

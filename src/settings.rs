@@ -17,6 +17,7 @@
 //! idle-timeout = 60
 //! retries = 5
 //! retry-delay = 0.5
+//! pasta = "off"            # what gives steps a network of their own: a path, or "off" for the host's
 //! ```
 
 use std::collections::BTreeMap;
@@ -75,6 +76,8 @@ pub struct Network {
     pub retries: u32,
     /// The wait before the first of these; it doubles each time.
     pub retry_delay: Duration,
+    /// The program that gives steps a network of their own, or `off`; looked for in `PATH` where absent.
+    pub pasta: Option<OsString>,
 }
 
 impl Default for Network {
@@ -84,6 +87,7 @@ impl Default for Network {
             idle_timeout: Duration::from_secs(60),
             retries: 5,
             retry_delay: Duration::from_millis(500),
+            pasta: None,
         }
     }
 }
@@ -398,13 +402,18 @@ impl File<'_> {
     }
 
     fn network(&self, value: &Spanned<DeValue<'_>>) -> Result<Network, Error> {
-        const KEYS: &[&str] = &["connect-timeout", "idle-timeout", "retries", "retry-delay"];
+        const KEYS: &[&str] = &["connect-timeout", "idle-timeout", "pasta", "retries", "retry-delay"];
         let mut network = Network::default();
         for (key, value) in self.table("network", value)? {
             match key.get_ref().as_ref() {
                 "connect-timeout" => network.connect_timeout = self.seconds(key, value)?,
                 "idle-timeout" => network.idle_timeout = self.seconds(key, value)?,
                 "retry-delay" => network.retry_delay = self.seconds(key, value)?,
+                "pasta" => {
+                    let given = value.get_ref().as_str().filter(|text| *text == "off" || text.starts_with('/'));
+                    let given = given.ok_or_else(|| self.wrong_type(key, value, "\"off\" or an absolute path"))?;
+                    network.pasta = Some(given.into());
+                }
                 "retries" => {
                     let count = value.get_ref().as_integer().and_then(|number| number.as_str().parse().ok());
                     let count = count.filter(|count| *count <= 100);

@@ -9,6 +9,7 @@ pub mod copy;
 mod mask;
 pub mod mkdir;
 pub mod mount;
+pub mod network;
 pub mod owner;
 mod run;
 pub mod secret;
@@ -233,6 +234,8 @@ pub struct Executor<'a> {
     pub secrets: &'a secret::Secrets,
     /// The SSH agents given on the command line.
     pub agents: &'a agent::Agents,
+    /// The networks that steps see.
+    pub networks: network::Networks,
     /// Files of contexts that steps mount.
     pub staged: mount::Staged,
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::digest::{DiffId, Key};
 use crate::execute::mask::Mask;
 use crate::execute::mount::{Mounted, Shown};
+use crate::execute::network::{self, HOSTNAME};
 use crate::execute::{Error, Executor, owner};
 use crate::graph::RunOp;
 use crate::image::chain::Chain;
@@ -15,9 +16,6 @@ use crate::layer::{OverlayXattr, diff};
 use crate::progress::{Stream, Task};
 use crate::recipe;
 use crate::runtime::{self, Cancel, Identity, Network, Outcome, OutputStream, Overlaid, Plan, Security, Status};
-
-/// The name a step's host goes by; the same everywhere, because it can end up in a layer. It is BuildKit's.
-const HOSTNAME: &str = "buildkitsandbox";
 
 /// Runs the step and publishes its layer.
 pub(super) fn run(
@@ -28,11 +26,15 @@ pub(super) fn run(
     shown: Vec<Shown>,
     task: &Task<'_>,
 ) -> Result<DiffId, Error> {
+    // Made while the step is got ready, so that it does not wait.
+    executor.networks.begin(op.network);
     let mut mounted = Mounted::open(executor, op, shown, task)?;
     let lowers = executor.trees(parent)?;
     let user = owner::for_process(&op.user, &executor.view(parent)?)?;
     let scratch = executor.store.scratch()?;
     let upper = scratch.dir("tree")?;
+    let reporter = executor.layers.reporter;
+    let network = executor.networks.network(op.network, reporter);
     let plan = Plan {
         lowers: lowers.clone(),
         upper: upper.clone(),
@@ -43,11 +45,8 @@ pub(super) fn run(
         cwd: PathBuf::from(&op.workdir),
         identity: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
         hostname: HOSTNAME.to_owned(),
-        overlaid: overlaid(op, executor.hosts)?,
-        network: match op.network {
-            recipe::Network::None => Network::None,
-            recipe::Network::Default | recipe::Network::Host => Network::Host,
-        },
+        overlaid: overlaid(op, &network, executor.hosts)?,
+        network,
         security: match op.security {
             recipe::Security::Sandbox => Security::Sandbox,
             recipe::Security::Insecure => Security::Insecure,
@@ -55,6 +54,7 @@ pub(super) fn run(
         mounts: std::mem::take(&mut mounted.mounts),
     };
     let outcome = run_and_tell(&plan, &mounted.mask, executor.cancel, task)?;
+    executor.networks.check(&plan.network, reporter);
     // Sockets, locks and directories of the mounts end with the processes; what follows takes its time without them.
     drop((plan, mounted));
     verdict(op, outcome.status)?;
@@ -137,14 +137,8 @@ fn c_string(text: &str) -> Result<CString, Error> {
 }
 
 /// The files every step sees in place of the image's: none of them ends up in a layer.
-fn overlaid(op: &RunOp, extra: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Error> {
-    // Of several lines for a name the first counts, so those of the user come first.
-    let extra: String = extra.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
-    let hosts = format!("{extra}{}127.0.0.1\t{HOSTNAME}\n", read_or_empty(Path::new("/etc/hosts"))?);
-    let mut files = vec![
-        Overlaid { target: "/etc/hosts".into(), content: hosts.into(), mode: 0o644, writable: false },
-        Overlaid { target: "/etc/resolv.conf".into(), content: resolv_conf()?.into(), mode: 0o644, writable: false },
-    ];
+fn overlaid(op: &RunOp, network: &Network, added: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Error> {
+    let mut files = Vec::from(network::files(network, added)?);
     files.extend(op.scripts.iter().map(|script| Overlaid {
         target: Path::new("/dev/pipes").join(&script.name),
         content: script.content.clone(),
@@ -152,23 +146,4 @@ fn overlaid(op: &RunOp, extra: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Err
         writable: false,
     }));
     Ok(files)
-}
-
-/// The host's resolver configuration. Steps share the host's network, so that a resolver on loopback serves them too.
-fn resolv_conf() -> Result<String, Error> {
-    read_or_empty(Path::new("/etc/resolv.conf"))
-}
-
-fn read_or_empty(path: &Path) -> Result<String, Error> {
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            let mut text = String::from_utf8_lossy(&bytes).into_owned();
-            if !text.is_empty() && !text.ends_with('\n') {
-                text.push('\n');
-            }
-            Ok(text)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(source) => Err(Error::Host { path: path.to_owned(), source }),
-    }
 }

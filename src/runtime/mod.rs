@@ -17,6 +17,8 @@
 //! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the root
 //!    apart.
 //!
+//! A network with a way out that is not the host's own is made once for many runs ([`network`]).
+//!
 //! As an ordinary user all of this happens in a user namespace, which [`userns::enter`] makes once at the start of the
 //! program. [`probe`] says what of it a host can do.
 
@@ -28,6 +30,7 @@ mod idmap;
 mod init;
 mod inside;
 mod mounts;
+pub mod network;
 mod overlay;
 mod privilege;
 pub mod probe;
@@ -66,10 +69,12 @@ use supervise::{Ended, PipeWriters, Pipes};
 use sys::{CommandLine, Namespaces, Strings};
 
 /// The network a process sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// The network of the caller.
     Host,
+    /// A namespace made before, which several processes share.
+    Shared(network::Namespace),
     /// A namespace with loopback only.
     None,
 }
@@ -206,7 +211,7 @@ pub fn run(plan: &Plan, output: &(dyn Fn(OutputStream, &[u8]) + Sync), cancel: &
     let fittings = Fittings::new(&plan.overlaid)?;
     let (pipes, writers) = Pipes::new()?;
     let setup = set_up(plan, &root, &fittings, &mounts, writers)?;
-    let ended = supervise::run(namespaces(plan.network), setup, &pipes, output, cancel)?;
+    let ended = supervise::run(namespaces(&plan.network), setup, &pipes, output, cancel)?;
     let status = status(plan, &root, &mounts, &ended, cancel);
     drop((fittings, mounts));
     let finished = root.finish();
@@ -245,6 +250,10 @@ fn set_up<'a>(
         masked_sys: thermal_sensors(),
         hostname: plan.hostname.as_bytes(),
         own_network: plan.network == Network::None,
+        network: match &plan.network {
+            Network::Shared(namespace) => Some(namespace.fd()),
+            Network::Host | Network::None => None,
+        },
         cwd,
         uid: plan.identity.uid,
         gid: plan.identity.gid,
@@ -262,10 +271,11 @@ fn set_up<'a>(
     })
 }
 
-fn namespaces(network: Network) -> Namespaces {
+fn namespaces(network: &Network) -> Namespaces {
     let base = Namespaces::MOUNT.and(Namespaces::PID).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::CGROUP);
     match network {
-        Network::Host => base,
+        // One that exists is entered by the first process: to clone into it is not possible.
+        Network::Host | Network::Shared(_) => base,
         Network::None => base.and(Namespaces::NETWORK),
     }
 }

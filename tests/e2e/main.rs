@@ -26,6 +26,8 @@ mod contexts;
 mod cache;
 // What is done at the same time, and what only once.
 mod parallel;
+// What steps reach, and what they do not.
+mod network;
 // What RUN --mount keeps, hides and depends on.
 mod mounts;
 // Archives, directories, compression, and what skopeo and umoci say of them.
