@@ -94,7 +94,8 @@ fn two_processes_run_an_identical_step_once() {
     let workspace = Workspace::new();
     let point = MeetingPoint::open();
     workspace.dockerfile(&format!("ARG BASE\nFROM ${{BASE}}\nRUN {} && echo done >/done\n", point.call('x')));
-    let build = |name: &str| workspace.build([&shared().base_argument(), "-t", name]).env("STRATA_PASTA", "off").start();
+    let build =
+        |name: &str| workspace.build([&shared().base_argument(), "-t", name]).env("STRATA_PASTA", "off").start();
     let (one, two) = (build("one"), build("two"));
     let first = point.next();
     assert!(!point.anybody_else(), "the step runs twice");
@@ -167,7 +168,10 @@ fn a_failure_ends_the_steps_of_other_stages() {
         point.call('f'),
         point.call('s'),
     ));
-    let running = workspace.build([&shared().base_argument(), &workspace.layout_output("image")]).env("STRATA_PASTA", "off").start();
+    let running = workspace
+        .build([&shared().base_argument(), &workspace.layout_output("image")])
+        .env("STRATA_PASTA", "off")
+        .start();
     let both = [point.next(), point.next()];
     drop(both);
     running.wait().fails(1, &["Dockerfile:3"]);
@@ -183,7 +187,10 @@ fn many_builds_share_a_store() {
     let running: Vec<_> = (0..6)
         .map(|n| {
             let output = workspace.layout_output(&format!("image-{n}"));
-            workspace.build([shared().base_argument(), format!("--build-arg=N={n}"), output]).env("STRATA_PASTA", "off").start()
+            workspace
+                .build([shared().base_argument(), format!("--build-arg=N={n}"), output])
+                .env("STRATA_PASTA", "off")
+                .start()
         })
         .collect();
     for (n, running) in running.into_iter().enumerate() {

@@ -53,9 +53,8 @@ impl Program {
     }
 
     fn find(&self) -> Result<PathBuf, Unavailable> {
-        let is_program = |path: &Path| {
-            path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-        };
+        let is_program =
+            |path: &Path| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
         match self {
             Self::Off => Err(Unavailable::Off),
             Self::At(path) if is_program(path) => Ok(path.clone()),

@@ -55,7 +55,12 @@ mod tests {
             ("nameserver 10.1.1.1\nsearch lan\n", None, "nameserver 10.1.1.1\nsearch lan\n", false),
             ("nameserver 127.0.0.1\nnameserver 10.1.1.1", None, "nameserver 10.1.1.1\n", false),
             ("nameserver 127.0.0.53\noptions edns0\n", None, "options edns0\nnameserver 10.0.0.6\n", true),
-            ("nameserver 127.0.0.53\n", Some("nameserver 9.9.9.9\nsearch x\n"), "nameserver 9.9.9.9\nsearch x\n", false),
+            (
+                "nameserver 127.0.0.53\n",
+                Some("nameserver 9.9.9.9\nsearch x\n"),
+                "nameserver 9.9.9.9\nsearch x\n",
+                false,
+            ),
             ("nameserver 127.0.0.53\n", Some("# none\n"), "nameserver 10.0.0.6\n", true),
             ("nameserver fe80::1%eth0\nnameserver ::1\n", None, "nameserver 10.0.0.6\n", true),
             ("nameserver fd00::53\n", Some("nameserver 9.9.9.9\n"), "nameserver fd00::53\n", false),
