@@ -516,7 +516,7 @@ mod tests {
                 "\n[registry.x]\nmirror = []",
                 "config.toml:3:1: unknown key `mirror` in [registry.\"x\"]; did you mean `mirrors`?",
             ),
-            ("[network]\nwhatever = 1", "known keys: connect-timeout, idle-timeout, retries, retry-delay"),
+            ("[network]\nwhatever = 1", "known keys: connect-timeout, idle-timeout, pasta, retries, retry-delay"),
             ("[registry.\"https://x\"]", "followed by a quoted host[:port], not \"https://x\""),
             ("[registry.x]\nmirrors = [\"ftp://y\"]", "config.toml:2:12: `mirrors` must be addresses"),
             ("[registry.x]\nmirrors = [\"https://y/a?b\"]", "`mirrors` must be addresses"),

@@ -76,11 +76,12 @@ fn a_step_reaches_the_machine_s_address_but_not_its_loopback() {
         let address = own_address().unwrap();
         let outside = greeter(address);
         let workspace = Workspace::of(who);
-        // From the first instruction on, whether `pasta` is there yet or not.
-        let recipe = format!("RUN nc -w 20 {address} {outside} </dev/null; ! nc -w 2 127.0.0.1 {loopback} </dev/null");
+        // From the first instruction on, whether `pasta` is there yet or not. (The program must not end its side first:
+        // Debian 12's `pasta` then repeats what the server has said, for ever.)
+        let recipe = format!("RUN sleep 1 | nc -w 20 {address} {outside}; ! nc -w 2 127.0.0.1 {loopback} </dev/null");
         let built = build(&workspace, &recipe).success();
         assert_eq!(built.count(" greetings"), 1, "{}", built.describe());
-        assert_eq!(built.count("warning"), 0, "{}", built.describe());
+        assert_eq!(built.count("host's network"), 0, "{}", built.describe());
         workspace.assert_nothing_left();
         // Under the address of the router and that of `pasta` there is no way to the loopback either.
         let recipe =
@@ -166,10 +167,10 @@ fn without_pasta_steps_get_the_host_s_network_and_that_is_said_once() {
     assert!(without.stderr.contains("passt"), "{}", without.describe());
     // What was asked for needs no warning.
     let off = build().env("STRATA_PASTA", "off").run().success();
-    assert_eq!((off.count(" greetings"), off.count("warning")), (2, 0), "{}", off.describe());
+    assert_eq!((off.count(" greetings"), off.count("host's network")), (2, 0), "{}", off.describe());
     fs::write(workspace.path().join("config.toml"), "[network]\npasta = \"off\"\n").unwrap();
     let off = build().run().success();
-    assert_eq!((off.count(" greetings"), off.count("warning")), (2, 0), "{}", off.describe());
+    assert_eq!((off.count(" greetings"), off.count("host's network")), (2, 0), "{}", off.describe());
     // One that fails is said, with its own words.
     open(&workspace);
     let broken = programs.join("broken");
