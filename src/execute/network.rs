@@ -13,7 +13,7 @@ use crate::recipe;
 use crate::runtime::network::{PrivateNetwork, Program, Unavailable};
 use crate::runtime::{Network, Overlaid};
 
-/// The name a step's host goes by; the same everywhere, because it can end up in a layer. It is BuildKit's.
+/// The name a step's host goes by unless it is given another; the same everywhere, because it can end up in a layer. It is BuildKit's.
 pub(super) const HOSTNAME: &str = "buildkitsandbox";
 
 /// The networks of one build's steps.
@@ -77,7 +77,7 @@ impl Networks {
 }
 
 /// `/etc/hosts` and `/etc/resolv.conf` as a step sees them, with the names that the user adds.
-pub(super) fn files(network: &Network, added: &[(String, IpAddr)]) -> Result<[Overlaid; 2], Error> {
+pub(super) fn files(network: &Network, hostname: &str, added: &[(String, IpAddr)]) -> Result<[Overlaid; 2], Error> {
     let file = |target: &str, content: String| Overlaid {
         target: target.into(),
         content: content.into(),
@@ -85,10 +85,10 @@ pub(super) fn files(network: &Network, added: &[(String, IpAddr)]) -> Result<[Ov
         writable: false,
     };
     let known = match network {
-        Network::Host => format!("{}127.0.0.1\t{HOSTNAME}\n", read_or_empty("/etc/hosts")?),
+        Network::Host => format!("{}127.0.0.1\t{hostname}\n", read_or_empty("/etc/hosts")?),
         // What the host calls its own addresses means nothing in another network.
         Network::Shared(_) | Network::None => {
-            format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+            format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
         }
     };
     let resolv_conf = match network {
@@ -121,12 +121,12 @@ mod tests {
     #[test]
     fn names_in_a_network_of_its_own_are_not_the_host_s() {
         let added = [("added".to_owned(), IpAddr::from([10, 1, 2, 3]))];
-        let [hosts, _] = files(&Network::None, &added).unwrap();
+        let [hosts, _] = files(&Network::None, HOSTNAME, &added).unwrap();
         assert_eq!(
             String::from_utf8_lossy(&hosts.content),
             "10.1.2.3\tadded\n127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         );
-        let [hosts, _] = files(&Network::Host, &added).unwrap();
+        let [hosts, _] = files(&Network::Host, HOSTNAME, &added).unwrap();
         let text = String::from_utf8_lossy(&hosts.content).into_owned();
         assert!(text.starts_with("10.1.2.3\tadded\n") && text.ends_with("127.0.0.1\tbuildkitsandbox\n"), "{text}");
     }

@@ -44,7 +44,7 @@ pub(super) fn run(
         env: environment(op, &mounted.env, user.home.as_deref().unwrap_or("/"))?,
         cwd: PathBuf::from(&op.workdir),
         identity: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
-        hostname: HOSTNAME.to_owned(),
+        hostname: hostname(op).to_owned(),
         overlaid: overlaid(op, &network, executor.hosts)?,
         network,
         security: match op.security {
@@ -136,9 +136,14 @@ fn c_string(text: &str) -> Result<CString, Error> {
     CString::new(text).map_err(|_| Error::NulByte { text: text.to_owned() })
 }
 
+/// The name the step's host goes by.
+fn hostname(op: &RunOp) -> &str {
+    op.hostname.as_deref().unwrap_or(HOSTNAME)
+}
+
 /// The files every step sees in place of the image's: none of them ends up in a layer.
 fn overlaid(op: &RunOp, network: &Network, added: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Error> {
-    let mut files = Vec::from(network::files(network, added)?);
+    let mut files = Vec::from(network::files(network, hostname(op), added)?);
     files.extend(op.scripts.iter().map(|script| Overlaid {
         target: Path::new("/dev/pipes").join(&script.name),
         content: script.content.clone(),
