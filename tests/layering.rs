@@ -29,7 +29,21 @@ const RULE: &[(&str, &[&str])] = &[
     ("cache", &["digest", "recipe", "image", "graph", "store"]),
     (
         "execute",
-        &["digest", "progress", "recipe", "image", "graph", "store", "layer", "context", "runtime", "base", "fetch"],
+        // `diagnostic` for the nearest name of a file that is not there.
+        &[
+            "diagnostic",
+            "digest",
+            "progress",
+            "recipe",
+            "image",
+            "graph",
+            "store",
+            "layer",
+            "context",
+            "runtime",
+            "base",
+            "fetch",
+        ],
     ),
     ("schedule", &["digest", "progress", "image", "graph", "store", "cache", "fetch", "execute", "recipe"]),
     ("export", &["digest", "diagnostic", "progress", "recipe", "image", "store", "layer", "base"]),
