@@ -173,7 +173,7 @@ impl Shell<'_> {
         sys::duplicate_onto(&self.wired.router, 0)?;
         sys::duplicate_onto(&self.said, 1)?;
         sys::duplicate_onto(&self.said, 2)?;
-        sys::close_on_exec_from(3)?;
+        sys::close_range(3, u32::MAX)?;
         sys::unblock_signals()
     }
 
