@@ -1,13 +1,14 @@
 //! What a sandbox costs: a whole run of a program that does nothing, and beside it the same program without one.
 //!
 //! Needs root or an unprivileged user namespace, and a static busybox at `/bin/busybox`.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark, not an interface")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "a benchmark, not an interface")]
 
 use std::ffi::CString;
 use std::path::Path;
 use std::process::Command;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use strata::runtime::network::{PrivateNetwork, Program};
 use strata::runtime::{Cancel, Identity, Network, Overlaid, Plan, run, userns};
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -49,12 +50,18 @@ fn no_op(criterion: &mut Criterion) {
     std::fs::create_dir_all(base.join("bin")).unwrap();
     std::fs::copy(BUSYBOX, base.join("bin/busybox")).unwrap();
     let mut group = criterion.benchmark_group("sandbox");
-    for (name, network) in [("host-network", Network::Host), ("no-network", Network::None)] {
+    let private = PrivateNetwork::new(Program::InPath);
+    let mut networks = vec![("host-network", Network::Host), ("no-network", Network::None)];
+    match private.namespace() {
+        Ok(namespace) => networks.push(("private-network", Network::Shared(namespace))),
+        Err(reason) => eprintln!("not measured: a private network, because {reason}"),
+    }
+    for (name, network) in networks {
         group.bench_function(name, |bencher| {
             bencher.iter_batched(
                 || {
                     let scratch = tempfile::tempdir_in(dir.path()).unwrap();
-                    (plan(&base, scratch.path(), network), scratch)
+                    (plan(&base, scratch.path(), network.clone()), scratch)
                 },
                 |(plan, scratch)| {
                     run(&plan, &|_, _| (), &Cancel::new()).unwrap();

@@ -31,6 +31,7 @@ use crate::digest::Digest;
 use crate::execute::Executor;
 use crate::execute::agent::Agents;
 use crate::execute::mount::Staged;
+use crate::execute::network::Networks;
 use crate::execute::secret::Secrets;
 use crate::execute::shell::Sandbox;
 use crate::export::spec::{Destination, Output};
@@ -46,6 +47,7 @@ use crate::recipe::Network;
 use crate::recipe::reference::Reference;
 use crate::registry::Client;
 use crate::runtime::Cancel;
+use crate::runtime::network::Program;
 use crate::schedule::{self, solve};
 use crate::store::{self, BuildId, Kept, Store};
 
@@ -118,6 +120,8 @@ pub struct Workplace {
     pub slots: usize,
     /// How much of past builds is kept.
     pub kept: Kept,
+    /// What steps reach the network through.
+    pub pasta: Program,
 }
 
 impl Workplace {
@@ -185,12 +189,15 @@ fn recorded(
     let executor = executor(&plan, request, place);
     let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place) };
     let solved = schedule::run(&plan.graph, &solver, place.slots);
+    *left = executor.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if left.is_none() {
+        executor.networks.end();
+    }
     for context in plan.contexts.values() {
         if let Err(error) = context.save() {
             place.reporter.warning(format!("the context's index is not remembered: {error}"));
         }
     }
-    *left = executor.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
     let solved = solved.map_err(|failed| step_failed(&plan, failed, record))?;
     let finish = Finish { request, place, plan: &plan, executor: &executor, solved: &solved };
     let (image, exported) = finish.outputs()?;
@@ -240,6 +247,7 @@ fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> E
         platform: &plan.graph.platform,
         secrets: &request.secrets,
         agents: &request.agents,
+        networks: Arc::new(Networks::new(place.pasta.clone())),
         staged: Staged::default(),
         keeps_failed: request.on_failure.is_some(),
         failed: Mutex::default(),

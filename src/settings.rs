@@ -17,6 +17,7 @@
 //! idle-timeout = 60
 //! retries = 5
 //! retry-delay = 0.5
+//! pasta = "off"            # what gives steps a network of their own: a path, or "off" for the host's
 //!
 //! [logs]                   # of past builds; whichever is reached first
 //! builds = 100
@@ -81,6 +82,8 @@ pub struct Network {
     pub retries: u32,
     /// The wait before the first of these; it doubles each time.
     pub retry_delay: Duration,
+    /// The program that gives steps a network of their own, or `off`; looked for in `PATH` where absent.
+    pub pasta: Option<OsString>,
 }
 
 impl Default for Network {
@@ -90,6 +93,7 @@ impl Default for Network {
             idle_timeout: Duration::from_secs(60),
             retries: 5,
             retry_delay: Duration::from_millis(500),
+            pasta: None,
         }
     }
 }
@@ -420,13 +424,18 @@ impl File<'_> {
     }
 
     fn network(&self, value: &Spanned<DeValue<'_>>) -> Result<Network, Error> {
-        const KEYS: &[&str] = &["connect-timeout", "idle-timeout", "retries", "retry-delay"];
+        const KEYS: &[&str] = &["connect-timeout", "idle-timeout", "pasta", "retries", "retry-delay"];
         let mut network = Network::default();
         for (key, value) in self.table("network", value)? {
             match key.get_ref().as_ref() {
                 "connect-timeout" => network.connect_timeout = self.seconds(key, value)?,
                 "idle-timeout" => network.idle_timeout = self.seconds(key, value)?,
                 "retry-delay" => network.retry_delay = self.seconds(key, value)?,
+                "pasta" => {
+                    let given = value.get_ref().as_str().filter(|text| *text == "off" || text.starts_with('/'));
+                    let given = given.ok_or_else(|| self.wrong_type(key, value, "\"off\" or an absolute path"))?;
+                    network.pasta = Some(given.into());
+                }
                 "retries" => {
                     let count = value.get_ref().as_integer().and_then(|number| number.as_str().parse().ok());
                     let count = count.filter(|count| *count <= 100);
@@ -548,7 +557,7 @@ mod tests {
                 "\n[registry.x]\nmirror = []",
                 "config.toml:3:1: unknown key `mirror` in [registry.\"x\"]; did you mean `mirrors`?",
             ),
-            ("[network]\nwhatever = 1", "known keys: connect-timeout, idle-timeout, retries, retry-delay"),
+            ("[network]\nwhatever = 1", "known keys: connect-timeout, idle-timeout, pasta, retries, retry-delay"),
             ("[registry.\"https://x\"]", "followed by a quoted host[:port], not \"https://x\""),
             ("[registry.x]\nmirrors = [\"ftp://y\"]", "config.toml:2:12: `mirrors` must be addresses"),
             ("[registry.x]\nmirrors = [\"https://y/a?b\"]", "`mirrors` must be addresses"),

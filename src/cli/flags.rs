@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::build::Built;
 use crate::cli::exit::Error;
 use crate::recipe::Network;
+use crate::runtime::network;
 
 /// Flags about the image and about what is written when it is built.
 #[derive(Debug, Args)]
@@ -140,7 +141,6 @@ pub(super) fn network(value: Option<&str>) -> Result<Network, Error> {
     match value {
         None | Some("default") => Ok(Network::Default),
         Some("none") => Ok(Network::None),
-        // Steps see the host's network anyway.
         Some("host") => Ok(Network::Host),
         Some(other) => Err(Error::Usage(format!(
             "--network {other} is not supported: the networks of a build are default, none and host"
@@ -148,16 +148,17 @@ pub(super) fn network(value: Option<&str>) -> Result<Network, Error> {
     }
 }
 
-/// `--add-host`: `NAME:ADDRESS` or `NAME=ADDRESS`, an address of IPv6 in brackets or not.
+/// `--add-host`: `NAME:ADDRESS` or `NAME=ADDRESS`, an address of IPv6 in brackets or not, or `host-gateway`, which is
+/// where steps reach this machine.
 pub(super) fn hosts(values: &[String]) -> Result<Vec<(String, IpAddr)>, Error> {
     let one = |text: &String| {
         let wrong = || Error::Usage(format!("--add-host {text:?}: expected NAME:ADDRESS or NAME=ADDRESS"));
         let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(wrong)?;
         if address == "host-gateway" {
-            return Err(Error::Usage(format!(
-                "--add-host {text:?}: host-gateway is not supported, because steps are on the host's own network; \
-                 use 127.0.0.1"
-            )));
+            let address = network::host_address().ok_or_else(|| {
+                Error::Usage(format!("--add-host {text:?}: this machine has no address that steps could reach it by"))
+            })?;
+            return Ok((name.to_owned(), address));
         }
         let address = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
         let address = address.parse().map_err(|_| wrong())?;
@@ -195,7 +196,6 @@ mod tests {
             ("a", None),
             (":1.2.3.4", None),
             ("a b=1.2.3.4", None),
-            ("a=host-gateway", None),
             ("a=nowhere", None),
         ] {
             let read = hosts(&[text.to_owned()]).ok();

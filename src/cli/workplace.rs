@@ -13,6 +13,7 @@ use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
 use crate::progress::{Reporter, Sink};
 use crate::registry::{Client, CredentialFiles};
+use crate::runtime::network::Program;
 use crate::runtime::{self, Cancel, userns};
 use crate::settings::{Location, Settings};
 use crate::store::{Kept, Store};
@@ -49,10 +50,12 @@ pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
     let environment = |name: &str| std::env::var_os(name);
     let settings = Settings::load(&Location::from_environment(&environment))?;
     let kept = Kept { builds: settings.logs.builds, bytes: settings.logs.bytes };
+    let pasta = std::env::var_os("STRATA_PASTA").filter(|value| !value.is_empty());
+    let pasta = Program::from_setting(pasta.or(settings.network.pasta.clone()).as_deref());
     let cancel = Cancel::new();
     let client = Arc::new(Client::new(settings, CredentialFiles::from_environment(&environment)));
     catch_signals(&cancel, &client)?;
-    Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS, kept })
+    Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS, kept, pasta })
 }
 
 /// `$STRATA_ROOT`, else `/var/lib/strata` for root, else `$XDG_DATA_HOME/strata`.

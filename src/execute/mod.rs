@@ -10,6 +10,7 @@ mod mask;
 mod missing;
 pub mod mkdir;
 pub mod mount;
+pub mod network;
 pub mod owner;
 mod run;
 pub mod secret;
@@ -236,6 +237,8 @@ pub struct Executor<'a> {
     pub secrets: &'a secret::Secrets,
     /// The SSH agents given on the command line.
     pub agents: &'a agent::Agents,
+    /// The networks that steps see.
+    pub networks: std::sync::Arc<network::Networks>,
     /// Files of contexts that steps mount.
     pub staged: mount::Staged,
     /// Whether the place of the first `RUN` that fails is kept, for somebody to look at.

@@ -3,11 +3,12 @@
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::{DiffId, Key};
 use crate::execute::mask::Mask;
 use crate::execute::mount::{Mounted, Shown};
+use crate::execute::network::{self, HOSTNAME, Networks};
 use crate::execute::shell::Sandbox;
 use crate::execute::{Error, Executor, c_string, owner};
 use crate::graph::RunOp;
@@ -17,9 +18,6 @@ use crate::progress::{Stream, Task};
 use crate::recipe;
 use crate::runtime::{self, Cancel, Identity, Network, Outcome, OutputStream, Overlaid, Plan, Security, Status};
 use crate::store::Scratch;
-
-/// The name a step's host goes by; the same everywhere, because it can end up in a layer. It is BuildKit's.
-const HOSTNAME: &str = "buildkitsandbox";
 
 /// Runs the step and publishes its layer.
 pub(super) fn run(
@@ -32,6 +30,7 @@ pub(super) fn run(
 ) -> Result<DiffId, Error> {
     let prepared = prepare(executor, op, parent, shown, task)?;
     let outcome = run_and_tell(&prepared.plan, &prepared.mounted.mask, executor.cancel, task)?;
+    executor.networks.check(&prepared.plan.network, executor.layers.reporter);
     if let Err(error) = verdict(op, outcome.status) {
         if executor.keeps_failed && !matches!(error, Error::Cancelled) {
             let mut kept = executor.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +41,7 @@ pub(super) fn run(
         return Err(error);
     }
     // Sockets, locks and directories of the mounts end with the processes; what follows takes its time without them.
-    let Prepared { plan, mounted, scratch: _scratch } = prepared;
+    let Prepared { plan, mounted, scratch: _scratch, .. } = prepared;
     let (upper, lowers) = (plan.upper.clone(), plan.lowers.clone());
     drop((plan, mounted));
     diff::tidy(&upper, &lowers, executor.xattr())?;
@@ -57,6 +56,8 @@ pub(super) struct Prepared {
     pub mounted: Mounted,
     /// Where its changes go.
     pub scratch: Scratch,
+    /// What keeps its network alive.
+    pub networks: Arc<Networks>,
 }
 
 /// Makes everything ready that a step is run with.
@@ -67,11 +68,15 @@ pub(super) fn prepare(
     shown: Vec<Shown>,
     task: &Task<'_>,
 ) -> Result<Prepared, Error> {
+    // Made while the step is got ready, so that it does not wait.
+    executor.networks.begin(op.network);
     let mut mounted = Mounted::open(executor, op, shown, task)?;
     let lowers = executor.trees(parent)?;
     let user = owner::for_process(&op.user, &executor.view(parent)?)?;
     let scratch = executor.store.scratch()?;
     let upper = scratch.dir("tree")?;
+    let reporter = executor.layers.reporter;
+    let network = executor.networks.network(op.network, reporter);
     let plan = Plan {
         lowers,
         upper,
@@ -81,19 +86,16 @@ pub(super) fn prepare(
         env: environment(op, &mounted.env, user.home.as_deref().unwrap_or("/"))?,
         cwd: PathBuf::from(&op.workdir),
         identity: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
-        hostname: op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned()),
-        overlaid: overlaid(op, executor.hosts)?,
-        network: match op.network {
-            recipe::Network::None => Network::None,
-            recipe::Network::Default | recipe::Network::Host => Network::Host,
-        },
+        hostname: hostname(op).to_owned(),
+        overlaid: overlaid(op, &network, executor.hosts)?,
+        network,
         security: match op.security {
             recipe::Security::Sandbox => Security::Sandbox,
             recipe::Security::Insecure => Security::Insecure,
         },
         mounts: std::mem::take(&mut mounted.mounts),
     };
-    Ok(Prepared { plan, mounted, scratch })
+    Ok(Prepared { plan, mounted, scratch, networks: Arc::clone(&executor.networks) })
 }
 
 /// Runs the plan; what it writes goes to `task`, without what is to be hidden.
@@ -168,16 +170,14 @@ fn environment(op: &RunOp, mounted: &[(String, Vec<u8>)], home: &str) -> Result<
     Ok(environment)
 }
 
+/// The name the step's host goes by.
+fn hostname(op: &RunOp) -> &str {
+    op.hostname.as_deref().unwrap_or(HOSTNAME)
+}
+
 /// The files every step sees in place of the image's: none of them ends up in a layer.
-fn overlaid(op: &RunOp, extra: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Error> {
-    let own = op.hostname.as_deref().unwrap_or(HOSTNAME);
-    // Of several lines for a name the first counts, so those of the user come first.
-    let extra: String = extra.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
-    let hosts = format!("{extra}{}127.0.0.1\t{own}\n", read_or_empty(Path::new("/etc/hosts"))?);
-    let mut files = vec![
-        Overlaid { target: "/etc/hosts".into(), content: hosts.into(), mode: 0o644, writable: false },
-        Overlaid { target: "/etc/resolv.conf".into(), content: resolv_conf()?.into(), mode: 0o644, writable: false },
-    ];
+fn overlaid(op: &RunOp, network: &Network, added: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Error> {
+    let mut files = Vec::from(network::files(network, hostname(op), added)?);
     files.extend(op.scripts.iter().map(|script| Overlaid {
         target: Path::new("/dev/pipes").join(&script.name),
         content: script.content.clone(),
@@ -185,23 +185,4 @@ fn overlaid(op: &RunOp, extra: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Err
         writable: false,
     }));
     Ok(files)
-}
-
-/// The host's resolver configuration. Steps share the host's network, so that a resolver on loopback serves them too.
-fn resolv_conf() -> Result<String, Error> {
-    read_or_empty(Path::new("/etc/resolv.conf"))
-}
-
-fn read_or_empty(path: &Path) -> Result<String, Error> {
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            let mut text = String::from_utf8_lossy(&bytes).into_owned();
-            if !text.is_empty() && !text.ends_with('\n') {
-                text.push('\n');
-            }
-            Ok(text)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(source) => Err(Error::Host { path: path.to_owned(), source }),
-    }
 }

@@ -4,8 +4,10 @@
 //! in it becomes part of a layer: the changes go with the [`Sandbox`].
 
 use std::ffi::CString;
+use std::sync::Arc;
 
 use crate::execute::mount::{Mounted, Shown};
+use crate::execute::network::Networks;
 use crate::execute::run::{Prepared, prepare};
 use crate::execute::{Error, Executor, c_string};
 use crate::graph::RunOp;
@@ -26,6 +28,8 @@ pub struct Sandbox {
     _scratch: Scratch,
     /// What the mounts need.
     _mounted: Mounted,
+    /// What keeps the network alive.
+    _networks: Arc<Networks>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -48,10 +52,10 @@ impl Executor<'_> {
 impl Sandbox {
     /// The place of a step, as its command left it.
     pub(super) fn of(op: &RunOp, prepared: Prepared) -> Result<Self, Error> {
-        let Prepared { plan, mounted, scratch, .. } = prepared;
+        let Prepared { plan, mounted, scratch, networks } = prepared;
         let own = shell_of(&op.argv).into_iter().filter(|own| !SHELLS.contains(own));
         let shells = own.chain(SHELLS).map(c_string).collect::<Result<_, _>>()?;
-        Ok(Self { plan, shells, _scratch: scratch, _mounted: mounted })
+        Ok(Self { plan, shells, _scratch: scratch, _mounted: mounted, _networks: networks })
     }
 
     /// Opens the first shell that is there on a terminal, whose kind is `term`, and stays until it ends.

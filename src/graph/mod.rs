@@ -436,7 +436,6 @@ impl Graph {
         for node in &mut self.nodes {
             if let Op::Run(run) = &mut node.op
                 && run.network == crate::recipe::Network::Default
-                && network == crate::recipe::Network::None
             {
                 run.network = network;
             }

@@ -238,6 +238,8 @@ stages! {
     ParentDeath: "tie the sandbox to the life of its builder", "";
     /// Cutting the new mount namespace off from the host's.
     PrivateMounts: "make the sandbox's mounts private", "Linux 5.12 or newer is needed";
+    /// Entering the network of the build.
+    Network: "enter the build's network", "";
     /// Attaching what the sandbox adds to the root.
     AttachFittings: "attach the sandbox's own files", "";
     /// Attaching the root.

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{DumpableBehavior, Signal, WaitOptions, WaitStatus};
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
 use super::error::Stage;
 use super::filesystem::{Context, INERT, attach, clone_mount};
@@ -65,6 +65,8 @@ pub(super) struct Setup<'a> {
     pub hostname: &'a [u8],
     /// Whether the network namespace is new, so that its loopback interface has to be set up.
     pub own_network: bool,
+    /// The network namespace to enter, where it is neither the caller's nor new.
+    pub network: Option<BorrowedFd<'a>>,
     /// The working directory.
     pub cwd: CString,
     /// User id.
@@ -132,6 +134,10 @@ pub(super) fn first(setup: &Setup<'_>) -> i32 {
 
 fn set_up_and_start(setup: &Setup<'_>) -> Result<rustix::process::Pid, Failure> {
     become_init(setup)?;
+    if let Some(network) = setup.network {
+        // Before `/sys` is mounted, which shows the network of whoever mounts it.
+        rustix::thread::move_into_link_name_space(network, Some(LinkNameSpaceType::Network)).at(Stage::Network)?;
+    }
     attach_root(setup)?;
     let dev = mount_dev(setup)?;
     mount_proc(setup)?;

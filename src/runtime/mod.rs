@@ -18,6 +18,8 @@
 //! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the root
 //!    apart.
 //!
+//! A network with a way out that is not the host's own is made once for many runs ([`network`]).
+//!
 //! As an ordinary user all of this happens in a user namespace, which [`userns::enter`] makes once at the start of the
 //! program. [`probe`] says what of it a host can do.
 
@@ -30,6 +32,7 @@ mod idmap;
 mod init;
 mod inside;
 mod mounts;
+pub mod network;
 mod overlay;
 mod privilege;
 pub mod probe;
@@ -71,10 +74,12 @@ use sys::{CommandLine, Namespaces, Strings};
 use terminal::Pty;
 
 /// The network a process sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// The network of the caller.
     Host,
+    /// A namespace made before, which several processes share.
+    Shared(network::Namespace),
     /// A namespace with loopback only.
     None,
 }
@@ -241,7 +246,7 @@ fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outco
         }
     };
     let setup = set_up(plan, &root, &fittings, &mounts, writers, matches!(way, Way::Terminal { .. }))?;
-    let ended = supervise::run(namespaces(plan.network), setup, &pipes, &way, cancel)?;
+    let ended = supervise::run(namespaces(&plan.network), setup, &pipes, &way, cancel)?;
     let status = status(plan, &root, &mounts, &ended, cancel);
     drop((fittings, mounts));
     let finished = root.finish();
@@ -282,6 +287,10 @@ fn set_up<'a>(
         masked_sys: thermal_sensors(),
         hostname: plan.hostname.as_bytes(),
         own_network: plan.network == Network::None,
+        network: match &plan.network {
+            Network::Shared(namespace) => Some(namespace.fd()),
+            Network::Host | Network::None => None,
+        },
         cwd,
         uid: plan.identity.uid,
         gid: plan.identity.gid,
@@ -300,10 +309,11 @@ fn set_up<'a>(
     })
 }
 
-fn namespaces(network: Network) -> Namespaces {
+fn namespaces(network: &Network) -> Namespaces {
     let base = Namespaces::MOUNT.and(Namespaces::PID).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::CGROUP);
     match network {
-        Network::Host => base,
+        // One that exists is entered by the first process: to clone into it is not possible.
+        Network::Host | Network::Shared(_) => base,
         Network::None => base.and(Namespaces::NETWORK),
     }
 }

@@ -278,6 +278,25 @@ pub(super) fn loopback_up(socket: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into())
 }
 
+/// Makes an Ethernet interface that stays when `tun`, which it is made with, is closed, for another program to be behind.
+pub(super) fn persistent_tap(tun: impl AsFd, name: &str) -> io::Result<()> {
+    // SAFETY: `ifreq` is plain data for which all zeroes are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero and ends the name.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name.iter_mut().take(room).zip(name.bytes()) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "both flags are among the lowest fifteen bits")]
+    let flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags;
+    let tun = tun.as_fd().as_raw_fd();
+    // SAFETY: the request is a whole `ifreq` with a terminated name and flags, which the kernel reads and fills.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETIFF as _, &raw mut request) }.into())?;
+    // SAFETY: this request takes a number and touches no memory.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETPERSIST as _, 1) }.into())
+}
+
 /// Gives every signal its default disposition.
 pub(super) fn reset_signal_dispositions() {
     /// Larger than any kernel's `struct sigaction`; all zeroes are `SIG_DFL` without flags.

@@ -79,7 +79,6 @@ fn values_without_meaning_are_refused() {
         ("--sbom=generator=x", "--sbom"),
         ("--attest=type=sbom", "--attest"),
         ("--network=bridge", "bridge"),
-        ("--add-host=a:host-gateway", "host-gateway"),
         ("--add-host=a", "NAME:ADDRESS"),
         ("--annotation=index:a=b", "index"),
         ("--annotation=a", "no value"),

@@ -34,6 +34,8 @@ mod ends;
 mod shells;
 // What steps write: shown without loss, kept whole, found again.
 mod logs;
+// What steps reach, and what they do not.
+mod network;
 // What RUN --mount keeps, hides and depends on.
 mod mounts;
 // cache-mounts: listing, removing and carrying what RUN --mount=type=cache keeps.

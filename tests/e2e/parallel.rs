@@ -1,7 +1,7 @@
 //! What happens at the same time, and what only once.
 //!
 //! No time is measured: steps meet at a [`MeetingPoint`], a listener of the test's that they call with `nc`, and go on
-//! only when the test lets them.
+//! only when the test lets them. It is on the machine's loopback, and so these builds do without `pasta`.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -65,7 +65,7 @@ fn independent_stages_run_at_the_same_time() {
         recipe.push_str(&format!("COPY --from=stage-{name} /{name} /\n"));
     }
     workspace.dockerfile(&recipe);
-    let running = workspace.build([shared().base_argument()]).start();
+    let running = workspace.build([shared().base_argument()]).env("STRATA_PASTA", "off").start();
     // None goes on before all have come.
     let waiting: Vec<_> = names.iter().map(|_| point.next()).collect();
     drop(waiting);
@@ -81,7 +81,7 @@ fn identical_steps_of_two_stages_run_once() {
         "ARG BASE\nFROM ${{BASE}} AS one\n{step}\nFROM ${{BASE}} AS two\n{step}\n\
          FROM scratch\nCOPY --from=one /done /one\nCOPY --from=two /done /two\n"
     ));
-    let running = workspace.build([shared().base_argument()]).start();
+    let running = workspace.build([shared().base_argument()]).env("STRATA_PASTA", "off").start();
     let first = point.next();
     assert!(!point.anybody_else(), "the step runs twice");
     drop(first);
@@ -94,7 +94,8 @@ fn two_processes_run_an_identical_step_once() {
     let workspace = Workspace::new();
     let point = MeetingPoint::open();
     workspace.dockerfile(&format!("ARG BASE\nFROM ${{BASE}}\nRUN {} && echo done >/done\n", point.call('x')));
-    let build = |name: &str| workspace.build([&shared().base_argument(), "-t", name]).start();
+    let build =
+        |name: &str| workspace.build([&shared().base_argument(), "-t", name]).env("STRATA_PASTA", "off").start();
     let (one, two) = (build("one"), build("two"));
     let first = point.next();
     assert!(!point.anybody_else(), "the step runs twice");
@@ -111,9 +112,9 @@ fn a_process_that_waits_takes_over_when_the_other_dies() {
     let workspace = Workspace::new();
     let point = MeetingPoint::open();
     workspace.dockerfile(&format!("ARG BASE\nFROM ${{BASE}}\nRUN {} && echo done >/done\n", point.call('x')));
-    let one = workspace.build([shared().base_argument()]).start();
+    let one = workspace.build([shared().base_argument()]).env("STRATA_PASTA", "off").start();
     let first = point.next();
-    let two = workspace.build([shared().base_argument()]).start();
+    let two = workspace.build([shared().base_argument()]).env("STRATA_PASTA", "off").start();
     assert!(!point.anybody_else(), "the step runs twice");
     one.signal(rustix::process::Signal::KILL);
     one.wait();
@@ -131,7 +132,7 @@ fn steps_take_turns_with_a_locked_cache_and_share_others() {
         let mount = format!("--mount=type=cache,id={sharing},target=/c,sharing={sharing}");
         workspace
             .dockerfile(&format!("ARG BASE\nFROM ${{BASE}}\nRUN {mount} {} && echo {name} >>/c/f\n", point.call(name)));
-        let running = workspace.build([shared().base_argument()]).start();
+        let running = workspace.build([shared().base_argument()]).env("STRATA_PASTA", "off").start();
         (running, point.next())
     };
     // Both are there at once, each with the cache. (The names differ, because how a cache is shared is not in the key.)
@@ -147,7 +148,7 @@ fn steps_take_turns_with_a_locked_cache_and_share_others() {
         point.call('f')
     );
     workspace.dockerfile(&recipe);
-    let mut two = workspace.build([shared().base_argument()]).start();
+    let mut two = workspace.build([shared().base_argument()]).env("STRATA_PASTA", "off").start();
     two.wait_for("cache mount locked");
     assert!(!point.anybody_else(), "the second step did not wait");
     drop(first);
@@ -167,7 +168,10 @@ fn a_failure_ends_the_steps_of_other_stages() {
         point.call('f'),
         point.call('s'),
     ));
-    let running = workspace.build([&shared().base_argument(), &workspace.layout_output("image")]).start();
+    let running = workspace
+        .build([&shared().base_argument(), &workspace.layout_output("image")])
+        .env("STRATA_PASTA", "off")
+        .start();
     let both = [point.next(), point.next()];
     drop(both);
     running.wait().fails(1, &["Dockerfile:3"]);
@@ -183,7 +187,10 @@ fn many_builds_share_a_store() {
     let running: Vec<_> = (0..6)
         .map(|n| {
             let output = workspace.layout_output(&format!("image-{n}"));
-            workspace.build([shared().base_argument(), format!("--build-arg=N={n}"), output]).start()
+            workspace
+                .build([shared().base_argument(), format!("--build-arg=N={n}"), output])
+                .env("STRATA_PASTA", "off")
+                .start()
         })
         .collect();
     for (n, running) in running.into_iter().enumerate() {

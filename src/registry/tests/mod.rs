@@ -31,6 +31,7 @@ fn settings() -> Settings {
         idle_timeout: Duration::from_secs(5),
         retries: 5,
         retry_delay: Duration::from_millis(2),
+        pasta: None,
     };
     Settings { network, ..Settings::default() }
 }
