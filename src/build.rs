@@ -34,11 +34,12 @@ use crate::graph::explain::Status;
 use crate::image::manifest::Descriptor;
 use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
+use crate::limits::Limits;
 use crate::progress::Reporter;
 use crate::recipe::Network;
 use crate::recipe::reference::Reference;
 use crate::registry::Client;
-use crate::runtime::Cancel;
+use crate::runtime::{self, Cancel};
 use crate::schedule::{self, solve};
 use crate::store::{self, Store};
 
@@ -75,6 +76,8 @@ pub struct Request {
     pub secrets: Secrets,
     /// SSH agents that steps may use.
     pub agents: Agents,
+    /// What each step may use at most; never part of a key.
+    pub limits: Limits,
 }
 
 /// What a build works with.
@@ -94,6 +97,8 @@ pub struct Workplace {
     pub owners: Owners,
     /// How many steps may run at once.
     pub slots: usize,
+    /// What each step may use at most where a request says nothing.
+    pub limits: Limits,
 }
 
 impl Workplace {
@@ -122,7 +127,10 @@ pub struct Built {
 /// See [`Error`]. After any of them no output was written, no name was moved, nothing of the build still runs.
 pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let sweep = place.store.sweep()?;
+    // Control groups that killed builds left: nothing depends on them, so nothing waits for this, or fails without it.
+    let _ = std::thread::Builder::new().name("strata-groups".to_owned()).spawn(runtime::sweep);
     let _shared = share(place)?;
+    request.limits.clone().over(&place.limits).check()?;
     let plan = prepare(request, place)?;
     for warning in plan.warnings.iter().take(crate::diagnostic::SHOWN) {
         place.reporter.warning(crate::diagnostic::render(std::slice::from_ref(warning), &plan.recipe.source, false));
@@ -193,6 +201,7 @@ fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> E
         agents: &request.agents,
         staged: Staged::default(),
         hosts: &request.hosts,
+        limits: request.limits.clone().over(&place.limits),
     }
 }
 

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::build::{self, Built, Request};
 use crate::cli::call::Call;
 use crate::cli::flags::{self, ImageFlags};
+use crate::cli::limits::LimitFlags;
 use crate::cli::{contexts, exit, print, workplace};
 use crate::execute::agent::Agents;
 use crate::execute::secret::Secrets;
@@ -75,6 +76,9 @@ pub(super) struct Recipe {
     /// Give steps that ask for it an SSH agent: default or NAME=SOCKET
     #[arg(long = "ssh", value_name = "SPEC")]
     agents: Vec<String>,
+
+    #[command(flatten)]
+    limits: LimitFlags,
 
     /// Let steps that ask for it out of the sandbox: network.host or security.insecure
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
@@ -213,6 +217,7 @@ impl Recipe {
             annotations: BTreeMap::new(),
             secrets: Secrets::parse(&self.secrets)?,
             agents: Agents::parse(&self.agents)?,
+            limits: self.limits.read()?,
         })
     }
 }

@@ -11,6 +11,7 @@ mod flags;
 mod graph;
 mod images;
 mod inspect;
+mod limits;
 mod rm;
 mod table;
 mod workplace;

@@ -38,10 +38,11 @@ pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
     let store = Store::open(&root)?;
     let environment = |name: &str| std::env::var_os(name);
     let settings = Settings::load(&Location::from_environment(&environment))?;
+    let limits = settings.step.clone();
     let cancel = Cancel::new();
     let client = Arc::new(Client::new(settings, CredentialFiles::from_environment(&environment)));
     catch_signals(&cancel, &client)?;
-    Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS })
+    Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS, limits })
 }
 
 /// `$STRATA_ROOT`, else `/var/lib/strata` for root, else `$XDG_DATA_HOME/strata`.

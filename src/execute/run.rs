@@ -8,13 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use crate::digest::{DiffId, Key};
 use crate::execute::mask::Mask;
 use crate::execute::mount::{Mounted, Shown};
-use crate::execute::{Error, Executor, owner};
+use crate::execute::{Ended, Error, Executor, owner};
 use crate::graph::RunOp;
 use crate::image::chain::Chain;
 use crate::layer::{OverlayXattr, diff};
+use crate::limits::{Limits, Pids};
 use crate::progress::{Stream, Task};
 use crate::recipe;
 use crate::runtime::{self, Cancel, Identity, Network, Outcome, OutputStream, Overlaid, Plan, Security, Status};
+use crate::units;
 
 /// The name a step's host goes by; the same everywhere, because it can end up in a layer. It is BuildKit's.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -53,11 +55,12 @@ pub(super) fn run(
             recipe::Security::Insecure => Security::Insecure,
         },
         mounts: std::mem::take(&mut mounted.mounts),
+        limits: executor.limits.clone(),
     };
     let outcome = run_and_tell(&plan, &mounted.mask, executor.cancel, task)?;
     // Sockets, locks and directories of the mounts end with the processes; what follows takes its time without them.
     drop((plan, mounted));
-    verdict(op, outcome.status)?;
+    verdict(op, &outcome, &executor.limits)?;
     diff::tidy(&upper, &lowers, executor.xattr())?;
     executor.publish(&upper, key, op.epoch)
 }
@@ -89,19 +92,35 @@ fn run_and_tell(plan: &Plan, mask: &Mask, cancel: &Cancel, task: &Task<'_>) -> R
     Ok(outcome?)
 }
 
-fn verdict(op: &RunOp, status: Status) -> Result<(), Error> {
-    let command = || op.argv.join(" ");
-    match status {
-        Status::Exited(0) => Ok(()),
-        Status::Exited(code) => Err(Error::Exit { command: command(), code }),
-        Status::Signaled(signal) => Err(Error::Signal { command: command(), signal: signal_name(signal) }),
-        Status::Cancelled => Err(Error::Cancelled),
-    }
+/// What the end of the process means. A limit that it came up against is only the reason for a failure, where there is
+/// one: many programs go on without the process or the memory that they were refused.
+fn verdict(op: &RunOp, outcome: &Outcome, limits: &Limits) -> Result<(), Error> {
+    let command = op.argv.join(" ");
+    let ended = match outcome.status {
+        Status::Exited(0) => return Ok(()),
+        Status::Cancelled => return Err(Error::Cancelled),
+        Status::TimedOut => {
+            let limit = units::write_duration(limits.timeout.unwrap_or_default());
+            return Err(Error::TimedOut { command, limit });
+        }
+        Status::Exited(code) => Ended::Code(code),
+        Status::Signaled(signal) => Ended::Signal(signal_name(signal)),
+    };
+    Err(match (limits.memory, limits.pids, ended) {
+        (Some(limit), _, ended) if outcome.reached.memory => {
+            Error::OutOfMemory { command, ended, limit: units::write_bytes(limit) }
+        }
+        (_, Some(Pids::Most(limit)), ended) if outcome.reached.pids => {
+            Error::TooManyProcesses { command, ended, limit }
+        }
+        (_, _, Ended::Code(code)) => Error::Exit { command, code },
+        (_, _, Ended::Signal(signal)) => Error::Signal { command, signal },
+    })
 }
 
 fn signal_name(signal: i32) -> String {
     let name = match signal {
-        libc::SIGKILL => "SIGKILL (9): the system may have run out of memory",
+        libc::SIGKILL => "SIGKILL (9)",
         libc::SIGSEGV => "SIGSEGV (11)",
         libc::SIGABRT => "SIGABRT (6)",
         libc::SIGTERM => "SIGTERM (15)",
