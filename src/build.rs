@@ -104,7 +104,7 @@ pub struct Workplace {
 impl Workplace {
     /// What fetches contexts and recipes.
     fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher { store: &self.store, client: &self.client, cancel: &self.cancel }
+        Fetcher { store: &self.store, client: &self.client, cancel: &self.cancel, xattr: self.xattr }
     }
 }
 

@@ -29,7 +29,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("runtime", &["limits"]),
     ("base", &["digest", "progress", "recipe", "image", "graph", "store", "registry", "layer", "runtime"]),
     // What is named by address is kept in the store, comes over the registry's connections, and is read as a context is.
-    ("fetch", &["digest", "progress", "recipe", "store", "registry", "layer", "context", "runtime"]),
+    ("fetch", &["digest", "progress", "recipe", "store", "registry", "layer", "runtime"]),
     ("cache", &["digest", "recipe", "image", "graph", "store"]),
     (
         "execute",

@@ -1,22 +1,25 @@
 //! Where the recipe and the files of a build come from: directories, standard input, and what is fetched.
 //!
 //! Takes what the command line named, gives the recipe's text and open contexts. What is not a directory is brought into
-//! one of the store's scratch directories, which goes when the build does. Never runs anything of a context.
+//! the store, where it is kept as a layer; what no layer can hold goes when the build does. Never runs anything of a context.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::build::{Error as BuildError, Request, Workplace};
 use crate::context::opened::Opened;
 use crate::context::{self, Context};
 use crate::diagnostic::SourceFile;
-use crate::digest::ContentId;
-use crate::fetch;
-use crate::graph::{ContextName, Graph, Op};
+use crate::digest::{ContentId, Digest};
+use crate::fetch::{self, HttpFile, Kept};
+use crate::graph::epoch::TimeSource;
+use crate::graph::{ContextName, Graph, HttpSource, Op};
 use crate::layer::compress::archive_decoder;
-use crate::layer::entries::Entries;
+use crate::layer::entries::{Entries, EntryKind};
 use crate::layer::tree::{Kind, Tree};
 use crate::layer::unpack;
 use crate::layer::view::{Follow, View, resolve};
@@ -105,10 +108,28 @@ impl Error {
 pub(super) enum Located {
     /// A directory, opened only if something is copied from it.
     Directory(PathBuf),
-    /// Files that were brought here.
-    Opened(Opened),
-    /// No files, and the recipe.
-    Recipe(SourceFile),
+    /// Files that were brought here, and the time that belongs to them as a whole.
+    Opened(Opened, Option<i64>),
+    /// A recipe.
+    Recipe {
+        /// The recipe.
+        source: SourceFile,
+        /// The files that come with it: itself, or nothing.
+        files: Option<Opened>,
+        /// When it was last changed.
+        time: Option<i64>,
+    },
+}
+
+impl Located {
+    /// The time that belongs to a context as a whole, in seconds since 1970: that of the commit; that of an address's file
+    /// as its host has it, else of the youngest file in the archive.
+    fn time(&self) -> Option<i64> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Opened(_, time) | Self::Recipe { time, .. } => *time,
+        }
+    }
 }
 
 /// Brings contexts here, and keeps what was brought until it is dropped.
@@ -124,7 +145,7 @@ impl Arrivals {
             return Err(Error::Ambiguous("standard input cannot be both the context and the recipe").into());
         }
         let located = self.locate(&request.context, place)?;
-        if matches!(located, Located::Recipe(_)) && request.recipe != RecipeSource::Default {
+        if matches!(located, Located::Recipe { .. }) && request.recipe != RecipeSource::Default {
             let twice = "the context is a recipe itself, and --file names another";
             return Err(Error::Ambiguous(twice).into());
         }
@@ -136,48 +157,107 @@ impl Arrivals {
             ContextSource::Directory(path) => Ok(Located::Directory(path.clone())),
             ContextSource::Stdin => {
                 let what = "standard input";
-                let read = |source| Error::Read { what: what.to_owned(), source };
                 let scratch = place.store.scratch()?;
                 let path = scratch.path().join("stdin");
-                let mut spool = File::create(&path).map_err(read)?;
-                io::copy(&mut io::stdin().lock(), &mut spool).and_then(|_| spool.flush()).map_err(read)?;
-                drop(spool);
-                let located = self.archive_or_recipe(&path, what, place);
-                drop(scratch);
-                located
+                let content =
+                    spool(io::stdin().lock(), &path).map_err(|source| Error::Read { what: what.to_owned(), source })?;
+                if is_archive(&path, what)? {
+                    return self.archive(&path, what, &content.to_string(), None, place);
+                }
+                Ok(Located::Recipe { source: recipe_file(&path, what)?, files: None, time: None })
             }
             ContextSource::Http(address) => {
-                let path = download(address, place)?;
-                self.archive_or_recipe(&path, shown(address), place)
+                let (file, path) = download(address, None, place)?;
+                let what = shown(address);
+                if is_archive(&path, what)? {
+                    return self.archive(&path, what, &file.digest.to_string(), file.modified, place);
+                }
+                let source = recipe_file(&path, what)?;
+                let files = Some(self.alone(&path, &file, place)?);
+                Ok(Located::Recipe { source, files, time: file.modified })
             }
             ContextSource::Git(address) => {
-                let task = place.reporter.start(&format!("fetch {}", address.remote));
-                let fetcher = place.fetcher();
-                let fetched = fetcher.commit(address).and_then(|commit| fetcher.checkout(&commit));
-                task.finish(fetched.as_ref().err().map(ToString::to_string));
-                let (context, scratch) = fetched.map_err(Error::Fetch)?;
-                self.scratches.push(scratch);
-                Ok(Located::Opened(Opened::Directory(Box::new(context))))
+                let kept = checkout(address, place)?;
+                let time = kept.time;
+                Ok(self.fixed(kept, time))
             }
         }
     }
 
-    /// A file that is an archive of a context, or a recipe; what it is, its content tells.
-    fn archive_or_recipe(&mut self, path: &Path, what: &str, place: &Workplace) -> Result<Located, BuildError> {
-        let read = |source| Error::Read { what: what.to_owned(), source };
-        let open = || File::open(path).map_err(read);
-        if !is_archive(open()?) {
-            let text = bounded_text(open()?, what)?;
-            return Ok(Located::Recipe(SourceFile { name: what.to_owned().into(), text: text.into() }));
+    /// Unpacks an archive, or finds it unpacked: `content` is a digest of it. Without a `time` of its own it is as old as its
+    /// youngest file.
+    fn archive(
+        &mut self,
+        path: &Path,
+        what: &str,
+        content: &str,
+        time: Option<i64>,
+        place: &Workplace,
+    ) -> Result<Located, BuildError> {
+        let fetcher = place.fetcher();
+        let squashed = if place.owners == unpack::Owners::Squashed { " squashed" } else { "" };
+        let name = format!("archive {content}{squashed}");
+        if let Some(kept) = fetcher.kept(&name).map_err(Error::Fetch)? {
+            let time = time.or(kept.time);
+            return Ok(self.fixed(kept, time));
         }
         let scratch = place.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        let stream = archive_decoder(open()?).map_err(read)?;
-        unpack::unpack(stream, &tree, place.xattr, place.owners)
+        let stream = File::open(path)
+            .and_then(archive_decoder)
+            .map_err(|source| Error::Read { what: what.to_owned(), source })?;
+        unpack::unpack_files(stream, &tree, place.xattr, place.owners)
             .map_err(|source| Error::Unpack { what: what.to_owned(), source })?;
-        let view = View::over(&[tree], place.xattr).map_err(read)?;
+        let youngest = youngest(path);
+        let kept = fetcher.keep(&name, &tree, youngest, scratch).map_err(Error::Fetch)?;
+        Ok(self.fixed(kept, time.or(youngest)))
+    }
+
+    fn fixed(&mut self, kept: Kept, time: Option<i64>) -> Located {
+        let Kept { view, layer, scratch, .. } = kept;
+        self.scratches.extend(scratch);
+        Located::Opened(Opened::Fixed { view, layer }, time)
+    }
+
+    /// A recipe that came from an address, as the only file of its context. BuildKit calls it `context`.
+    fn alone(&mut self, path: &Path, file: &HttpFile, place: &Workplace) -> Result<Opened, BuildError> {
+        let write = |source| Error::Read { what: "the recipe".to_owned(), source };
+        let scratch = place.store.scratch()?;
+        let tree = scratch.dir("tree")?;
+        let copy = tree.join("context");
+        std::fs::copy(path, &copy).map_err(write)?;
+        let alone = File::options().write(true).open(&copy).map_err(write)?;
+        alone.set_permissions(Permissions::from_mode(0o600)).map_err(write)?;
+        let seconds = u64::try_from(file.modified.unwrap_or(0)).unwrap_or(0);
+        alone.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).map_err(write)?;
+        let view = View::over(&[tree], place.xattr).map_err(write)?;
         self.scratches.push(scratch);
-        Ok(Located::Opened(Opened::Unpacked(view)))
+        Ok(Opened::Fixed { view, layer: None })
+    }
+
+    /// The time that belongs to what a recipe's `SOURCE_DATE_EPOCH` names; `None` where it has none, as a directory of this
+    /// machine.
+    pub(super) fn time_of(
+        &mut self,
+        source: &TimeSource,
+        main: &Located,
+        request: &Request,
+        place: &Workplace,
+    ) -> Result<Option<i64>, BuildError> {
+        Ok(match source {
+            TimeSource::Nothing => None,
+            TimeSource::Context(ContextName::Main) => main.time(),
+            TimeSource::Context(ContextName::Named(name)) => match request.contexts.get(name) {
+                Some(source) => self.locate(source, place)?.time(),
+                None => None,
+            },
+            TimeSource::Git(address) => checkout(address, place)?.time,
+            TimeSource::Http(HttpSource { address, checksum }) => {
+                let (file, path) = download(address, checksum.as_ref(), place)?;
+                // What has a known checksum is a known archive, whatever its host says of it.
+                file.modified.filter(|_| checksum.is_none()).or_else(|| youngest(&path))
+            }
+        })
     }
 
     /// Opens every context that a graph reads.
@@ -209,8 +289,8 @@ impl Arrivals {
             };
             let opened = match located {
                 Some(Located::Directory(path)) => directory(&path, recipe.as_deref(), place)?,
-                Some(Located::Opened(opened)) => opened,
-                Some(Located::Recipe(_)) | None => nothing(place)?,
+                Some(Located::Opened(opened, _) | Located::Recipe { files: Some(opened), .. }) => opened,
+                Some(Located::Recipe { files: None, .. }) | None => nothing(place)?,
             };
             contexts.insert(name.clone(), opened);
         }
@@ -219,9 +299,16 @@ impl Arrivals {
 }
 
 impl Request {
-    /// Where the recipe is, if it is a file of this machine.
+    /// Where the recipe is, if it is a file of this machine: beside a context that is fetched, one that is named from
+    /// the root on, as in buildx.
     fn recipe_path(&self) -> Option<PathBuf> {
-        let ContextSource::Directory(directory) = &self.context else { return None };
+        let directory = match (&self.context, &self.recipe) {
+            (ContextSource::Directory(directory), _) => directory,
+            (ContextSource::Http(_) | ContextSource::Git(_), RecipeSource::File(path)) if path.is_absolute() => {
+                return Some(path.clone());
+            }
+            _ => return None,
+        };
         match &self.recipe {
             RecipeSource::Default => Some(default_recipe(directory)),
             RecipeSource::File(path) => Some(path.clone()),
@@ -238,43 +325,84 @@ impl Request {
                 return Ok(named(what, bounded_text(io::stdin().lock(), what)?));
             }
             RecipeSource::Http(address) => {
-                let (path, what) = (download(address, place)?, shown(address));
-                let file = File::open(path).map_err(|source| Error::Read { what: what.to_owned(), source })?;
-                return Ok(named(what, bounded_text(file, what)?));
+                let (_, path) = download(address, None, place)?;
+                return Ok(recipe_file(&path, shown(address))?);
             }
             RecipeSource::Default | RecipeSource::File(_) => {}
         }
+        if let Located::Recipe { source, .. } = main {
+            return Ok(source.clone());
+        }
+        if let Some(path) = self.recipe_path() {
+            let bytes = std::fs::read(&path).map_err(|source| BuildError::ReadRecipe { path: path.clone(), source })?;
+            let name = match self.recipe {
+                RecipeSource::File(_) => path.to_string_lossy().into_owned(),
+                _ => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            };
+            return source_file(&path, name, bytes);
+        }
+        let names: Vec<PathBuf> = match &self.recipe {
+            RecipeSource::File(path) => vec![path.clone()],
+            _ => DEFAULT_NAMES.iter().map(PathBuf::from).collect(),
+        };
         match main {
-            Located::Recipe(source) => Ok(source.clone()),
-            Located::Directory(directory) => {
-                let path = self.recipe_path().unwrap_or_else(|| default_recipe(directory));
-                let bytes =
-                    std::fs::read(&path).map_err(|source| BuildError::ReadRecipe { path: path.clone(), source })?;
-                let name = match self.recipe {
-                    RecipeSource::File(_) => path.to_string_lossy().into_owned(),
-                    _ => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                };
-                source_file(&path, name, bytes)
-            }
-            Located::Opened(opened) => {
-                let names: Vec<PathBuf> = match &self.recipe {
-                    RecipeSource::File(path) => vec![path.clone()],
-                    _ => DEFAULT_NAMES.iter().map(PathBuf::from).collect(),
-                };
-                recipe_in(opened.tree(), &names)
-            }
+            Located::Opened(opened, _) => recipe_in(opened.tree(), &names),
+            Located::Directory(_) | Located::Recipe { .. } => recipe_in(nothing(place)?.tree(), &names),
         }
     }
 }
 
-/// The file at an address, in the store.
-fn download(address: &str, place: &Workplace) -> Result<PathBuf, Error> {
+/// The file at an address, and where it is in the store.
+fn download(address: &str, checksum: Option<&Digest>, place: &Workplace) -> Result<(HttpFile, PathBuf), Error> {
     let task = place.reporter.start(&format!("fetch {}", shown(address)));
-    let fetched = place.fetcher().http(address, None, &task);
+    let fetched = place.fetcher().http(address, checksum, &task);
     task.finish(fetched.as_ref().err().map(ToString::to_string));
-    let digest = fetched?.digest;
-    let path = place.store.blob_path(&digest);
-    path.ok_or_else(|| fetch::Error::from(crate::store::Error::NoBlob { digest }).into())
+    let file = fetched?;
+    let path = place.store.blob_path(&file.digest);
+    let path = path.ok_or_else(|| fetch::Error::from(crate::store::Error::NoBlob { digest: file.digest }))?;
+    Ok((file, path))
+}
+
+/// The files of the commit that the address of a repository stands for.
+fn checkout(address: &GitAddress, place: &Workplace) -> Result<Kept, Error> {
+    let task = place.reporter.start(&format!("fetch {}", address.remote));
+    let fetcher = place.fetcher();
+    let fetched = fetcher.commit(address).and_then(|commit| fetcher.checkout(&commit));
+    task.finish(fetched.as_ref().err().map(ToString::to_string));
+    Ok(fetched?)
+}
+
+/// Writes a stream to a file, and gives a digest of it.
+fn spool(mut stream: impl Read, path: &Path) -> io::Result<ContentId> {
+    let mut file = File::create(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                file.write_all(&buffer[..length])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(hasher.finalize().into())
+}
+
+/// The time of the youngest file in an archive; `None` for what is no archive, or a damaged one.
+fn youngest(path: &Path) -> Option<i64> {
+    let stream = File::open(path).and_then(archive_decoder).ok()?;
+    let mut stream = BufReader::new(stream);
+    let mut entries = Entries::new(&mut stream);
+    let mut latest = None;
+    while let Some(entry) = entries.next().ok()? {
+        if matches!(entry.kind, EntryKind::File) {
+            latest = latest.max(Some(entry.mtime.0));
+        }
+    }
+    latest
 }
 
 /// An address as messages show it: without its query, which may be a signature.
@@ -337,13 +465,20 @@ fn directory(path: &Path, recipe: Option<&Path>, place: &Workplace) -> Result<Op
 /// A context without files.
 fn nothing(place: &Workplace) -> Result<Opened, BuildError> {
     let view = View::over(&[], place.xattr).map_err(|source| Error::Read { what: "nothing".to_owned(), source })?;
-    Ok(Opened::Unpacked(view))
+    Ok(Opened::Fixed { view, layer: None })
 }
 
 /// Whether a file's content begins as an archive does.
-fn is_archive(file: File) -> bool {
-    let Ok(stream) = archive_decoder(file) else { return false };
-    matches!(Entries::new(&mut BufReader::new(stream)).next(), Ok(Some(_)))
+fn is_archive(path: &Path, what: &str) -> Result<bool, Error> {
+    let file = File::open(path).map_err(|source| Error::Read { what: what.to_owned(), source })?;
+    let Ok(stream) = archive_decoder(file) else { return Ok(false) };
+    Ok(matches!(Entries::new(&mut BufReader::new(stream)).next(), Ok(Some(_))))
+}
+
+/// A recipe from elsewhere, called `what`, in the file that it was brought into.
+fn recipe_file(path: &Path, what: &str) -> Result<SourceFile, Error> {
+    let file = File::open(path).map_err(|source| Error::Read { what: what.to_owned(), source })?;
+    Ok(SourceFile { name: what.to_owned().into(), text: bounded_text(file, what)?.into() })
 }
 
 fn bounded_text(reader: impl Read, what: &str) -> Result<String, Error> {

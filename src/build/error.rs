@@ -18,6 +18,9 @@ use crate::store;
 /// The build argument that stands in for a recipe's `# check=`.
 pub(super) const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
+/// The build argument that stands in for a recipe's `# syntax=`.
+pub(super) const FRONTEND_ARGUMENT: &str = "BUILDKIT_SYNTAX";
+
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

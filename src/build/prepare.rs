@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::contexts::Arrivals;
-use super::error::{CHECK_ARGUMENT, base_failed};
+use super::contexts::{Arrivals, Located};
+use super::error::{CHECK_ARGUMENT, FRONTEND_ARGUMENT, base_failed};
 use super::{Error, Findings, Request, Workplace};
 use crate::base::{self, BaseImage, Bases};
 use crate::check;
@@ -12,7 +12,7 @@ use crate::context::opened::Opened;
 use crate::diagnostic::{Diagnostic, Severity, SourceFile, nearest};
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::outline::{self, Outline};
-use crate::graph::{self, ContextName, Graph, ImageRequest};
+use crate::graph::{self, ContextName, Graph, ImageRequest, SOURCE_DATE_EPOCH, epoch};
 use crate::recipe::{Checks, Recipe, dockerfile};
 
 /// A build up to its graph.
@@ -36,7 +36,7 @@ pub struct Plan {
 /// If the recipe cannot be read, or has mistakes.
 pub fn outline(request: &Request, place: &Workplace) -> Result<(Recipe, Outline), Error> {
     let source = request.read_recipe(&Arrivals::default().main(request, place)?, place)?;
-    let (recipe, _) = parse(&source)?;
+    let (recipe, _) = parse(&source, request)?;
     let outline = outline::outline(&recipe, &request.graph)
         .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source, diagnostics })))?;
     Ok((recipe, outline))
@@ -61,10 +61,11 @@ pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
     let mut arrivals = Arrivals::default();
     let main = arrivals.main(request, place)?;
     let source = request.read_recipe(&main, place)?;
-    let (mut recipe, mut reported) = dockerfile::parse(&source);
+    let (mut recipe, mut reported) = dockerfile::parse_with(&source, frontend(request));
     override_checks(&mut recipe, request)?;
     let readable = !reported.iter().any(Diagnostic::is_error);
     let made = readable.then(|| {
+        let request = &settle_epoch(&recipe, request, &mut arrivals, &main, place)?;
         let (graph, _, warnings) = resolve(&recipe, request, place)?;
         let contexts = arrivals.open_used(&graph, main, request, place)?;
         Ok((graph, contexts, warnings))
@@ -92,8 +93,9 @@ pub(super) fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Erro
     let mut arrivals = Arrivals::default();
     let main = arrivals.main(request, place)?;
     let source = request.read_recipe(&main, place)?;
-    let (mut recipe, mut reported) = parse(&source)?;
+    let (mut recipe, mut reported) = parse(&source, request)?;
     override_checks(&mut recipe, request)?;
+    let request = &settle_epoch(&recipe, request, &mut arrivals, &main, place)?;
     let (mut graph, bases, more) = resolve(&recipe, request, place)?;
     reported.extend(more);
     graph.config.config.labels.extend(request.labels.clone());
@@ -104,6 +106,26 @@ pub(super) fn prepare(request: &Request, place: &Workplace) -> Result<Plan, Erro
     let subject = check::Subject { recipe: &recipe, graph: Some(&graph), ignore };
     let warnings = check::findings(&subject, reported, check::Purpose::Build);
     Ok(Plan { recipe, graph, warnings, bases, contexts, _arrivals: arrivals })
+}
+
+/// Puts the time in the place of what `SOURCE_DATE_EPOCH` names. What has no time of its own bounds nothing, as in BuildKit.
+fn settle_epoch(
+    recipe: &Recipe,
+    request: &Request,
+    arrivals: &mut Arrivals,
+    main: &Located,
+    place: &Workplace,
+) -> Result<Request, Error> {
+    let mut request = request.clone();
+    let source = epoch::time_source(recipe, &request.graph)
+        .map_err(|diagnostics| Error::Recipe(Box::new(Findings { source: recipe.source.clone(), diagnostics })))?;
+    if let Some(source) = source {
+        request.graph.source_date_epoch = arrivals.time_of(&source, main, &request, place)?;
+        if request.graph.source_date_epoch.is_none() {
+            request.graph.build_args.insert(SOURCE_DATE_EPOCH.to_owned(), String::new());
+        }
+    }
+    Ok(request)
 }
 
 /// Says of every name in `--no-cache-filter` that no stage has it; Docker ignores such names.
@@ -126,8 +148,13 @@ fn override_checks(recipe: &mut Recipe, request: &Request) -> Result<(), Error> 
     Ok(())
 }
 
-fn parse(source: &SourceFile) -> Result<(Recipe, Vec<Diagnostic>), Error> {
-    let (recipe, diagnostics) = dockerfile::parse(source);
+/// The frontend that the user names in place of the recipe's.
+fn frontend(request: &Request) -> Option<&str> {
+    request.graph.build_args.get(FRONTEND_ARGUMENT).map(String::as_str).filter(|name| !name.is_empty())
+}
+
+fn parse(source: &SourceFile, request: &Request) -> Result<(Recipe, Vec<Diagnostic>), Error> {
+    let (recipe, diagnostics) = dockerfile::parse_with(source, frontend(request));
     if diagnostics.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(Error::Recipe(Box::new(Findings { source: source.clone(), diagnostics })));
     }

@@ -10,6 +10,7 @@
 //! | `workdir`, `user` | ✓ | | | as configured; names are looked up in the parent, which is a field already |
 //! | `network` | ✓ | | | `default`, `none` or `host` |
 //! | `security` | ✓ | | | `insecure`, where asked for |
+//! | `hostname` | ✓ | | | the host name the step sees, where the user gave one |
 //! | `mounts` | ✓ | | | for each mount its kind and target, and² |
 //! | `scripts` | ✓ | | | name and content of heredoc scripts |
 //! | `files` | | ✓ | | digest of the selected files: names, types, modes, owners, contents; never times |
@@ -23,7 +24,7 @@
 //! secret, its id, variable, mode and owner; of an agent's socket, its id, mode and owner.
 //!
 //! Never in a key: the values of secrets, whether a secret is required, limits, what is in a cache mount, its id, its
-//! sharing and what it starts from, proxies, host names, a stage's name, a source path that carries no
+//! sharing and what it starts from, proxies, names of other hosts, a stage's name, a source path that carries no
 //! meaning, times of context files. `FORMAT` is hashed in; whoever changes a field, its meaning or the layer format
 //! raises it.
 
@@ -131,6 +132,7 @@ pub fn run(op: &RunOp, parent: &Chain, platform: &Platform, shown: &[ContentId])
         .text("network", network)
         .list("scripts", scripts)
         .optional("epoch", epoch_text(op.epoch))
+        .optional("hostname", op.hostname.as_deref())
         .optional("security", (op.security == Security::Insecure).then_some("insecure"));
     if op.mounts.is_empty() { fields } else { fields.list("mounts", mounts(&op.mounts, shown)) }
 }
@@ -227,6 +229,7 @@ mod tests {
             mounts: Vec::new(),
             scripts: Vec::new(),
             epoch: None,
+            hostname: None,
         }
     }
 
@@ -241,6 +244,7 @@ mod tests {
         assert_eq!(key(&op), key(&RunOp { proxy_env: Vec::new(), parent: NodeId(7), ..op.clone() }));
         let changed = [
             RunOp { argv: vec!["/bin/sh".into(), "-c true".into()], ..op.clone() },
+            RunOp { hostname: Some("other".into()), ..op.clone() },
             RunOp { env: vec![("PATH".into(), "/bin:".into())], ..op.clone() },
             RunOp { workdir: "/a".into(), ..op.clone() },
             RunOp { user: "a".into(), ..op.clone() },

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use crate::build::{self, Built, Request};
+use crate::cli::arguments::BuildArguments;
 use crate::cli::call::Call;
 use crate::cli::flags::{self, ImageFlags};
 use crate::cli::limits::LimitFlags;
@@ -175,8 +176,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
 impl Recipe {
     /// What is typed → what it means.
     pub(super) fn request(self) -> Result<Request, exit::Error> {
-        let build_args = build_args(&self.build_args)?;
-        let context = contexts::main(self.context, &build_args)?;
+        let arguments = BuildArguments::parse(&self.build_args, &|name| std::env::var(name).ok())?;
+        let context = contexts::main(self.context, arguments.keep_git_dir, arguments.bounds_times())?;
         let (named, sources) = contexts::named(&self.build_contexts)?;
         let build_platform = Platform::host();
         let platform = match &self.platform {
@@ -188,15 +189,14 @@ impl Recipe {
             Some(text) => text.parse()?,
             None => build_platform.clone(),
         };
-        let source_date_epoch = source_date_epoch(&build_args)?;
         let platform_given = self.platform.is_some();
         let graph = graph::Request {
             target: self.target,
-            build_args,
+            build_args: arguments.values,
             platform,
             platform_given,
             build_platform,
-            source_date_epoch,
+            source_date_epoch: arguments.epoch,
             every_stage: false,
             contexts: named,
             allow: allowed(&self.allow)?,
@@ -237,33 +237,6 @@ fn allowed(given: &[String]) -> Result<graph::Allowed, exit::Error> {
         }
     }
     Ok(allowed)
-}
-
-fn build_args(given: &[String]) -> Result<BTreeMap<String, String>, exit::Error> {
-    let mut arguments = BTreeMap::new();
-    for text in given {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (text.as_str(), std::env::var(text).ok()),
-        };
-        if name.is_empty() {
-            return Err(exit::Error::Usage(format!("--build-arg {text:?} has no name: expected NAME=VALUE")));
-        }
-        if let Some(value) = value {
-            arguments.insert(name.to_owned(), value);
-        }
-    }
-    Ok(arguments)
-}
-
-/// `SOURCE_DATE_EPOCH` from `--build-arg`, else from the environment.
-fn source_date_epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, exit::Error> {
-    let text = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok());
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    match text.parse() {
-        Ok(seconds) => Ok(Some(seconds)),
-        Err(_) => Err(exit::Error::Usage(format!("SOURCE_DATE_EPOCH={text:?} is not a number of seconds since 1970"))),
-    }
 }
 
 fn view(progress: Progress, quiet: bool) -> Box<dyn Sink> {

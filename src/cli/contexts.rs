@@ -7,23 +7,21 @@ use crate::build::contexts::{ContextSource, RecipeSource};
 use crate::cli::exit::Error;
 use crate::graph::named::{self, NamedContext, NamedContexts};
 use crate::recipe::reference::Reference;
-use crate::recipe::remote::{self, Remote};
+use crate::recipe::remote::{self, CheckoutTimes, Remote};
 
 /// The registry's part in the name of an image that comes from a layout on disk.
 const LAYOUT_REGISTRY: &str = "oci-layout";
 
-/// The build argument that keeps `.git` in a main context from a repository.
-const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
-
-/// `CONTEXT`
-pub(super) fn main(context: PathBuf, build_args: &BTreeMap<String, String>) -> Result<ContextSource, Error> {
+/// `CONTEXT`. Files of a repository can keep its `.git`, and are as old as their commit where times are `bounded`.
+pub(super) fn main(context: PathBuf, keep_git_dir: bool, bounded: bool) -> Result<ContextSource, Error> {
     if context.as_os_str() == "-" {
         return Ok(ContextSource::Stdin);
     }
     let mut source =
         files(&context.to_string_lossy(), &context).map_err(|reason| Error::Usage(format!("the context {reason}")))?;
     if let ContextSource::Git(address) = &mut source {
-        address.keep_git_dir |= build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1" || value == "true");
+        address.keep_git_dir |= keep_git_dir;
+        address.times = address.times.or(bounded.then_some(CheckoutTimes::Commit));
     }
     Ok(source)
 }
@@ -125,6 +123,6 @@ mod tests {
         let (_, sources) = named(&["Files=.".to_owned(), "none=docker-image://scratch".to_owned()]).unwrap();
         assert_eq!(sources.keys().collect::<Vec<_>>(), ["files"]);
         assert_eq!(recipe(Some("-".into())), RecipeSource::Stdin);
-        assert_eq!(main("-".into(), &BTreeMap::new()).unwrap(), ContextSource::Stdin);
+        assert_eq!(main("-".into(), false, false).unwrap(), ContextSource::Stdin);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! One file a command. Results go to standard output, everything else to standard error. Nothing imports this module.
 
+mod arguments;
 mod build;
 mod call;
 mod check;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::context::ignore::{Ignore, PatternRef};
 use crate::context::{Context, Error};
+use crate::digest::DiffId;
 use crate::layer::tree::Tree;
 use crate::layer::view::View;
 
@@ -12,8 +13,13 @@ use crate::layer::view::View;
 pub enum Opened {
     /// A directory, whose ignore patterns count and whose files all belong to 0:0.
     Directory(Box<Context>),
-    /// An archive that was unpacked, with the owners it names. Nothing in it is hidden, as in BuildKit.
-    Unpacked(View),
+    /// What was fetched or unpacked, with the owners it came with. Nothing in it is hidden, as in BuildKit.
+    Fixed {
+        /// Its files, which nobody changes.
+        view: View,
+        /// The layer of the store that they are kept as, where they are: then they are looked at once and for all.
+        layer: Option<DiffId>,
+    },
 }
 
 impl Opened {
@@ -21,7 +27,15 @@ impl Opened {
     pub fn tree(&self) -> &dyn Tree {
         match self {
             Self::Directory(context) => context.as_ref(),
-            Self::Unpacked(view) => view,
+            Self::Fixed { view, .. } => view,
+        }
+    }
+
+    /// The layer that holds all its files, where there is one.
+    pub fn layer(&self) -> Option<DiffId> {
+        match self {
+            Self::Fixed { layer, .. } => *layer,
+            Self::Directory(_) => None,
         }
     }
 
@@ -29,7 +43,7 @@ impl Opened {
     pub fn ignore(&self) -> Option<&Ignore> {
         match self {
             Self::Directory(context) => Some(context.ignore()),
-            Self::Unpacked(_) => None,
+            Self::Fixed { .. } => None,
         }
     }
 
@@ -37,7 +51,7 @@ impl Opened {
     pub fn hidden_by(&self, path: &Path) -> Option<PatternRef> {
         match self {
             Self::Directory(context) => context.hidden_by(path),
-            Self::Unpacked(_) => None,
+            Self::Fixed { .. } => None,
         }
     }
 
@@ -48,7 +62,7 @@ impl Opened {
     pub fn save(&self) -> Result<(), Error> {
         match self {
             Self::Directory(context) => context.save(),
-            Self::Unpacked(_) => Ok(()),
+            Self::Fixed { .. } => Ok(()),
         }
     }
 }

@@ -349,6 +349,11 @@ impl Executor<'_> {
         Ok(Files { selection, from: From::Context(name.clone()), fetched })
     }
 
+    /// The layer that holds a context, where one does: such a context is read as a stage is, and never looked at twice.
+    pub fn layer_of_context(&self, name: &ContextName) -> Option<DiffId> {
+        self.context(name).layer()
+    }
+
     /// Selects the files of a copy from a chain of layers.
     ///
     /// # Errors
@@ -362,7 +367,7 @@ impl Executor<'_> {
 
     /// What fetches sources.
     pub fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher { store: self.store, client: self.layers.client, cancel: self.cancel }
+        Fetcher { store: self.store, client: self.layers.client, cancel: self.cancel, xattr: self.xattr() }
     }
 
     fn open_fetched(&self, fetched: &[Fetched]) -> Result<Vec<FetchedTree>, Error> {
@@ -408,6 +413,9 @@ impl Executor<'_> {
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
+        if !op.link {
+            diff::tidy(&tree, &self.trees(parent)?, self.xattr())?;
+        }
         self.publish(&tree, key, op.epoch)
     }
 
@@ -417,6 +425,7 @@ impl Executor<'_> {
         let tree = scratch.dir("tree")?;
         let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root, parent)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
+        diff::tidy(&tree, &self.trees(parent)?, self.xattr())?;
         self.publish(&tree, key, op.epoch)
     }
 
@@ -455,13 +464,18 @@ fn missing_in_context(error: copy::Error, name: &ContextName, context: &Opened) 
                 .hidden_by(Path::new(word.trim_matches('/')))
                 .map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
             source_path: word,
-            place: match name {
-                ContextName::Main => "the build context".to_owned(),
-                ContextName::Named(name) => format!("the build context {name:?}"),
-            },
+            place: place_of(name),
             nearest: None,
         },
         other => other.into(),
+    }
+}
+
+/// A context as messages call it.
+pub fn place_of(name: &ContextName) -> String {
+    match name {
+        ContextName::Main => "the build context".to_owned(),
+        ContextName::Named(name) => format!("the build context {name:?}"),
     }
 }
 

@@ -77,7 +77,7 @@ pub struct Owner {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups, in the order of the group file; only for processes.
+    /// Supplementary groups, in the order of the group file, and the own group; only for processes.
     pub groups: Vec<u32>,
     /// The home directory; only for processes, and only where the user has an entry.
     pub home: Option<String>,
@@ -166,12 +166,16 @@ pub fn for_process(spec: &str, root: &dyn Tree) -> Result<Owner, Error> {
     };
     let (uid, own_gid, entry) = entry;
     let home = entry.as_ref().map(|entry| entry.home.to_owned());
-    let (gid, groups) = match (group, entry) {
+    let (gid, mut groups) = match (group, entry) {
         (Some(group), _) if is_number(group) => (number(group, LARGEST_PROCESS_ID)?, Vec::new()),
         (Some(group), _) => (find_group(read(root, GROUP)?.as_deref(), group)?, Vec::new()),
         (None, Some(entry)) => (own_gid, groups_of(&read(root, GROUP)?.unwrap_or_default(), entry.name)),
         (None, None) => (own_gid, Vec::new()),
     };
+    // As in containers of other engines, the list of groups has the process's own as well.
+    if !groups.contains(&gid) {
+        groups.push(gid);
+    }
     Ok(Owner { uid, gid, groups, home })
 }
 
@@ -324,15 +328,15 @@ mod tests {
         let (_dir, root) = root(FILES);
         let home = |path: &str| Some(path.to_owned());
         for (spec, expected) in [
-            ("", Ok((0, 0, vec![], home("/root")))),
-            ("root", Ok((0, 0, vec![], home("/root")))),
-            ("1000", Ok((1000, 1001, vec![33, 44], home("/home/app")))),
-            ("55", Ok((55, 0, vec![], None))),
-            ("55:66", Ok((55, 66, vec![], None))),
-            ("1000:1000", Ok((1000, 1000, vec![], home("/home/app")))),
-            ("app", Ok((1000, 1001, vec![33, 44], home("/home/app")))),
-            ("app:www", Ok((1000, 33, vec![], home("/home/app")))),
-            ("77", Ok((77, 78, vec![], home("/seven")))),
+            ("", Ok((0, 0, vec![0], home("/root")))),
+            ("root", Ok((0, 0, vec![0], home("/root")))),
+            ("1000", Ok((1000, 1001, vec![33, 44, 1001], home("/home/app")))),
+            ("55", Ok((55, 0, vec![0], None))),
+            ("55:66", Ok((55, 66, vec![66], None))),
+            ("1000:1000", Ok((1000, 1000, vec![1000], home("/home/app")))),
+            ("app", Ok((1000, 1001, vec![33, 44, 1001], home("/home/app")))),
+            ("app:www", Ok((1000, 33, vec![33], home("/home/app")))),
+            ("77", Ok((77, 78, vec![78], home("/seven")))),
             ("nobody", Err("no user \"nobody\" in /etc/passwd of the image that is built")),
             ("2147483648", Err("2147483648 is not an id: the largest is 2147483647")),
         ] {
@@ -349,7 +353,7 @@ mod tests {
         let known = FileOwner { owner: Owner::default(), unknown: Vec::new() };
         assert_eq!(for_files("root:root", &root).unwrap(), known);
         assert_eq!(for_files("5", &root).unwrap().owner.gid, 5);
-        assert_eq!(for_process("root", &root).unwrap(), Owner::default());
+        assert_eq!(for_process("root", &root).unwrap(), Owner { groups: vec![0], ..Owner::default() });
         assert_eq!(for_process("5", &root).unwrap().uid, 5);
         let FileOwner { owner, unknown } = for_files("app:staff", &root).unwrap();
         assert_eq!(owner, Owner::default());

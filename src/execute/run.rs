@@ -44,7 +44,7 @@ pub(super) fn run(
         env: environment(op, &mounted.env, user.home.as_deref().unwrap_or("/"))?,
         cwd: PathBuf::from(&op.workdir),
         identity: Identity { uid: user.uid, gid: user.gid, groups: user.groups },
-        hostname: HOSTNAME.to_owned(),
+        hostname: op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned()),
         overlaid: overlaid(op, executor.hosts)?,
         network: match op.network {
             recipe::Network::None => Network::None,
@@ -157,9 +157,10 @@ fn c_string(text: &str) -> Result<CString, Error> {
 
 /// The files every step sees in place of the image's: none of them ends up in a layer.
 fn overlaid(op: &RunOp, extra: &[(String, IpAddr)]) -> Result<Vec<Overlaid>, Error> {
+    let own = op.hostname.as_deref().unwrap_or(HOSTNAME);
     // Of several lines for a name the first counts, so those of the user come first.
     let extra: String = extra.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
-    let hosts = format!("{extra}{}127.0.0.1\t{HOSTNAME}\n", read_or_empty(Path::new("/etc/hosts"))?);
+    let hosts = format!("{extra}{}127.0.0.1\t{own}\n", read_or_empty(Path::new("/etc/hosts"))?);
     let mut files = vec![
         Overlaid { target: "/etc/hosts".into(), content: hosts.into(), mode: 0o644, writable: false },
         Overlaid { target: "/etc/resolv.conf".into(), content: resolv_conf()?.into(), mode: 0o644, writable: false },

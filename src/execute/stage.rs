@@ -2,7 +2,8 @@
 //!
 //! Takes places for directories, files and links; gives an overlay-ready directory that holds them and the directories on the
 //! way to them. Where one step passes a place twice, the later one wins, and nothing is written for the earlier. Directories
-//! that the root already has appear with the root's own metadata, since an overlay needs them there. Nothing is ever
+//! that the root already has appear with the root's own metadata, since an overlay needs them there; only their time changes
+//! with the names in them. Nothing is ever
 //! written through a symbolic link: places are resolved against root and layer together, and every directory above a place is
 //! a real one.
 
@@ -272,8 +273,18 @@ impl<'a> Stage<'a> {
             Some(_) => return Err(Error::NotADirectory { path: path.to_owned() }),
             None => Over::Nothing,
         };
+        if over == Over::Nothing {
+            self.touch_above(path);
+        }
         self.placed.insert(path.to_owned(), Placed::Directory { meta, over });
         Ok(())
+    }
+
+    /// Sets the time of a directory of the layer, which everything that is put into it later changes again.
+    pub(super) fn set_time(&mut self, path: &Path, mtime: (i64, u32)) {
+        if let Some(Placed::Directory { meta, .. }) = self.placed.get_mut(path) {
+            meta.mtime = mtime;
+        }
     }
 
     /// Changes the permission bits of a directory that is there, in the layer or the root.
@@ -288,6 +299,7 @@ impl<'a> Stage<'a> {
     /// Puts a leaf at a path whose parent is placed and where no directory is. An earlier leaf is replaced.
     pub(super) fn put(&mut self, path: &Path, leaf: Leaf) -> Result<(), Error> {
         self.discard_written(path)?;
+        self.touch_above(path);
         self.placed.insert(path.to_owned(), Placed::Leaf(leaf));
         Ok(())
     }
@@ -319,6 +331,7 @@ impl<'a> Stage<'a> {
     /// Puts a new directory where [`Stage::clear`] made place.
     pub(super) fn directory_after_clear(&mut self, path: &Path, meta: Meta, cleared: Cleared) {
         let over = if cleared.had_directory { Over::Hidden } else { Over::Nothing };
+        self.touch_above(path);
         self.placed.insert(path.to_owned(), Placed::Directory { meta, over });
     }
 
@@ -333,6 +346,7 @@ impl<'a> Stage<'a> {
         let file = write::create(&self.into.join(path), path)?;
         fill(&file)?;
         self.finish_file(&file, path, &meta)?;
+        self.touch_above(path);
         self.placed.insert(path.to_owned(), Placed::Leaf(Leaf { meta, body: Body::Written, link: None }));
         Ok(())
     }
@@ -343,6 +357,7 @@ impl<'a> Stage<'a> {
         self.realize_parents(path)?;
         std::fs::hard_link(self.into.join(to), self.into.join(path))
             .map_err(write::fail(path, "adding a hard link"))?;
+        self.touch_above(path);
         self.placed.insert(path.to_owned(), Placed::Leaf(leaf));
         Ok(())
     }
@@ -371,7 +386,16 @@ impl<'a> Stage<'a> {
     fn make(&mut self, path: &Path, new: NewDirectory) {
         let NewDirectory { mode, uid, gid } = new;
         let meta = Meta { mode, uid, gid, mtime: self.now, xattrs: Vec::new() };
+        self.touch_above(path);
         self.placed.insert(path.to_owned(), Placed::Directory { meta, over: Over::Nothing });
+    }
+
+    /// A directory's time is that of the last change to its names, as on any file system.
+    fn touch_above(&mut self, path: &Path) {
+        let now = self.now;
+        if let Some(above) = path.parent() {
+            self.set_time(above, now);
+        }
     }
 
     fn discard_written(&self, path: &Path) -> Result<(), Error> {

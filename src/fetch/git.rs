@@ -11,13 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, Timespec, Timestamps};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{Error, Fetcher};
-use crate::context::Context;
-use crate::context::ignore::Ignore;
-use crate::recipe::remote::GitAddress;
-use crate::store::Scratch;
+use super::{Error, Fetcher, Kept};
+use crate::recipe::remote::{CheckoutTimes, GitAddress, is_commit_id};
 
 /// Settings for every call. Hooks and file-system watchers of a repository are never run; a transfer that stands still
 /// for a minute is given up.
@@ -29,6 +27,10 @@ const SETTINGS: [&str; 6] = [
     "http.lowSpeedLimit=1",
     "http.lowSpeedTime=60",
 ];
+
+/// How `git` calls `ssh`. That goes by the user's entry in `/etc/passwd`, which in a user namespace is root's; so it is told
+/// whose known hosts count. Keys come from the user's agent.
+const SSH: &str = "ssh -o BatchMode=yes -o UserKnownHostsFile=\"${HOME:-/root}/.ssh/known_hosts\"";
 
 /// How often a running `git` is looked at.
 const TICK: Duration = Duration::from_millis(5);
@@ -65,10 +67,11 @@ impl Commit {
         let Self { address, id, .. } = self;
         let subdir = address.subdir.as_deref().unwrap_or_default();
         let modules = if address.without_submodules { " without submodules" } else { "" };
+        let times = if address.times == Some(CheckoutTimes::Commit) { " as old as the commit" } else { "" };
         // What is in `.git` depends on more than the commit.
         let kept =
             if address.keep_git_dir { format!(" with {} {}", address.remote, self.wanted) } else { String::new() };
-        format!("commit {id} {subdir:?}{modules}{kept}")
+        format!("commit {id} {subdir:?}{modules}{times}{kept}")
     }
 }
 
@@ -79,8 +82,11 @@ impl Fetcher<'_> {
     /// See [`Error`].
     pub fn commit(&self, address: &GitAddress) -> Result<Commit, Error> {
         let reference = address.reference.as_deref().unwrap_or("HEAD");
-        let (id, wanted) = if is_commit_id(reference) {
-            (reference.to_owned(), reference.to_owned())
+        let found = if is_commit_id(reference) {
+            Found { commit: reference.to_owned(), tag: None, name: reference.to_owned() }
+        } else if let Some(checksum) = address.checksum.as_ref().filter(|_| address.fetch_by_commit) {
+            // What the ref stands for by now is not asked.
+            Found { commit: checksum.clone(), tag: None, name: checksum.clone() }
         } else {
             let peeled = format!("{reference}^{{}}");
             let refs =
@@ -88,39 +94,47 @@ impl Fetcher<'_> {
             find_ref(&refs, reference)
                 .ok_or_else(|| Error::UnknownRef { remote: address.remote.clone(), reference: reference.to_owned() })?
         };
+        let Found { commit: id, tag, name: wanted } = found;
         match &address.checksum {
-            Some(expected) if !id.starts_with(expected.as_str()) => {
+            // A tag with a message may be meant itself, or the commit it tags.
+            Some(expected) if ![Some(&id), tag.as_ref()].into_iter().flatten().any(|id| id.starts_with(expected)) => {
                 Err(Error::WrongCommit { remote: address.remote.clone(), expected: expected.clone(), actual: id })
             }
             _ => Ok(Commit { address: address.clone(), id, wanted }),
         }
     }
 
-    /// The files of a commit, in a scratch directory.
+    /// The files of a commit. They are fetched once, and kept.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn checkout(&self, commit: &Commit) -> Result<(Context, Scratch), Error> {
+    pub fn checkout(&self, commit: &Commit) -> Result<Kept, Error> {
+        let name = commit.identity();
+        if let Some(kept) = self.kept(&name)? {
+            return Ok(kept);
+        }
         let scratch = self.store.scratch()?;
         let directory = scratch.dir("repository")?;
         let Commit { address, id, .. } = commit;
         let run = |action, arguments: &[&str]| self.git(address, action, Some(&directory), arguments);
         run("prepare a copy of", &["init", "--quiet", "."])?;
+        // Submodules may be named relative to it.
+        run("prepare a copy of", &["remote", "add", "origin", &address.remote])?;
         self.fetch(commit, &directory)?;
         run("check out", &["checkout", "--quiet", "--force", "--detach", id])?;
+        let time = run("read the commit of", &["show", "--no-patch", "--format=%ct", "HEAD"])?.trim().parse().ok();
         let has_modules = !address.without_submodules && directory.join(".gitmodules").is_file();
         if has_modules {
             run("fetch the submodules of", &["submodule", "update", "--quiet", "--init", "--recursive"])?;
         }
         if !address.keep_git_dir {
-            if has_modules {
-                run("tidy the submodules of", &["submodule", "foreach", "--quiet", "--recursive", "rm -rf .git"])?;
-            }
-            let kept = directory.join(".git");
-            std::fs::remove_dir_all(&kept).map_err(|source| Error::File { path: kept, source })?;
+            remove_git_files(&directory)?;
         }
         let wanted = subdirectory(&directory, commit)?;
-        Ok((Context::open(&wanted, Ignore::default(), None)?, scratch))
+        if let Some(time) = time.filter(|_| address.times == Some(CheckoutTimes::Commit)) {
+            set_times(&wanted, time)?;
+        }
+        self.keep(&name, &wanted, time, scratch)
     }
 
     /// Fetches as little as the remote allows: the commit alone, with its history, or at last everything.
@@ -217,7 +231,7 @@ fn command(directory: Option<&Path>, arguments: &[&str]) -> Command {
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ASKPASS", "")
         .env("SSH_ASKPASS", "")
-        .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+        .env("GIT_SSH_COMMAND", SSH)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -240,13 +254,20 @@ fn in_one_line(said: &str) -> String {
     if line.is_empty() { "it gave no reason".to_owned() } else { line }
 }
 
-fn is_commit_id(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// A ref as a remote has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    /// The commit it leads to.
+    commit: String,
+    /// The tag object in between, where there is one.
+    tag: Option<String>,
+    /// Its whole name.
+    name: String,
 }
 
-/// The commit of a ref, and the ref's whole name, in what `git ls-remote` printed. A branch comes before a tag of the same
-/// name, as in `git checkout`; a tag with a message stands for the commit it tags.
-fn find_ref(printed: &str, reference: &str) -> Option<(String, String)> {
+/// Finds a ref in what `git ls-remote` printed. A branch comes before a tag of the same name, as in `git checkout`; a
+/// tag with a message stands for the commit it tags.
+fn find_ref(printed: &str, reference: &str) -> Option<Found> {
     let refs: Vec<(&str, &str)> = printed.lines().filter_map(|line| line.split_once('\t')).collect();
     let id = |name: &str| refs.iter().find(|(_, found)| *found == name).map(|(id, _)| (*id).to_owned());
     let whole = [
@@ -256,9 +277,58 @@ fn find_ref(printed: &str, reference: &str) -> Option<(String, String)> {
         format!("refs/{reference}"),
     ];
     whole.into_iter().find_map(|name| {
-        let found = id(&format!("{name}^{{}}")).or_else(|| id(&name))?;
-        Some((found, name))
+        let found = id(&name);
+        match id(&format!("{name}^{{}}")) {
+            Some(commit) => Some(Found { commit, tag: found, name }),
+            None => Some(Found { commit: found?, tag: None, name }),
+        }
     })
+}
+
+/// Removes what git keeps for itself in a checkout and in its submodules. Git tracks nothing of that name.
+fn remove_git_files(directory: &Path) -> Result<(), Error> {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(path) = directories.pop() {
+        let fail = |source| Error::File { path: path.clone(), source };
+        for entry in std::fs::read_dir(&path).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let is_directory = entry.file_type().map_err(fail)?.is_dir();
+            if entry.file_name() == ".git" {
+                let removed = if is_directory {
+                    std::fs::remove_dir_all(entry.path())
+                } else {
+                    std::fs::remove_file(entry.path())
+                };
+                removed.map_err(|source| Error::File { path: entry.path(), source })?;
+            } else if is_directory {
+                directories.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives a directory and all in it one time.
+fn set_times(directory: &Path, seconds: i64) -> Result<(), Error> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    // A list, not recursion: a repository may nest directories deeper than any stack.
+    let mut directories = vec![directory.to_owned()];
+    while let Some(path) = directories.pop() {
+        let fail = |source| Error::File { path: path.clone(), source };
+        for entry in std::fs::read_dir(&path).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            if entry.file_type().map_err(fail)?.is_dir() {
+                directories.push(entry.path());
+            } else {
+                let set = rustix::fs::utimensat(rustix::fs::CWD, entry.path(), &times, AtFlags::SYMLINK_NOFOLLOW);
+                set.map_err(|error| Error::File { path: entry.path(), source: error.into() })?;
+            }
+        }
+        let set = rustix::fs::utimensat(rustix::fs::CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW);
+        set.map_err(|error| Error::File { path: path.clone(), source: error.into() })?;
+    }
+    Ok(())
 }
 
 /// The directory wanted of a checkout. A symbolic link on the way there is none.
@@ -283,18 +353,16 @@ mod tests {
     fn refs_are_found_as_git_finds_them() {
         let printed =
             "1\trefs/heads/v1\n2\trefs/tags/v1\n3\trefs/tags/v2\n4\trefs/tags/v2^{}\n5\trefs/heads/x/v3\n6\tHEAD\n";
-        let found = |reference: &str| find_ref(printed, reference).map(|(id, name)| format!("{id} {name}"));
+        let found = |reference: &str| {
+            find_ref(printed, reference).map(|Found { commit, tag, name }| {
+                assert_eq!(tag.as_deref(), (commit == "4").then_some("3"));
+                format!("{commit} {name}")
+            })
+        };
         assert_eq!(found("v1").as_deref(), Some("1 refs/heads/v1"));
         assert_eq!(found("refs/tags/v1").as_deref(), Some("2 refs/tags/v1"));
         assert_eq!(found("v2").as_deref(), Some("4 refs/tags/v2"));
         assert_eq!(found("HEAD").as_deref(), Some("6 HEAD"));
         assert_eq!(found("v3"), None, "a part of a name is not the name");
-    }
-
-    #[test]
-    fn commit_ids_are_whole() {
-        assert!(is_commit_id(&"a1".repeat(20)));
-        assert!(!is_commit_id("a1b2c3d"));
-        assert!(!is_commit_id(&"A1".repeat(20)));
     }
 }

@@ -25,8 +25,8 @@ pub struct HttpFile {
     pub name: String,
     /// The blob it is.
     pub digest: Digest,
-    /// When its host last changed it, in seconds since 1970; 0 where the host does not say, as in BuildKit.
-    pub modified: i64,
+    /// When its host last changed it, in seconds since 1970, where the host says so.
+    pub modified: Option<i64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,7 +87,8 @@ impl Fetcher<'_> {
 
     pub(super) fn open_file(&self, file: &HttpFile) -> Result<FetchedTree, Error> {
         let path = self.store.blob_path(&file.digest).ok_or(store::Error::NoBlob { digest: file.digest })?;
-        let one = OneFile::new(&file.name, path.clone(), file.modified);
+        // A file of which nothing is said is from 1970, as in BuildKit.
+        let one = OneFile::new(&file.name, path.clone(), file.modified.unwrap_or(0));
         Ok(FetchedTree::File(one.map_err(|source| Error::File { path, source })?))
     }
 }
@@ -100,7 +101,7 @@ impl Known {
 
 fn file(address: &str, known: &Known) -> HttpFile {
     let parse = |date: &String| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok();
-    let modified = known.last_modified.as_ref().and_then(parse).map_or(0, |date| date.as_second());
+    let modified = known.last_modified.as_ref().and_then(parse).map(|date| date.as_second());
     HttpFile { name: file_name(address), digest: known.digest, modified }
 }
 

@@ -6,14 +6,15 @@
 
 pub mod git;
 pub mod http;
+mod kept;
 mod tree;
 
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use crate::context;
 use crate::digest::Digest;
+use crate::layer::OverlayXattr;
 use crate::progress::Task;
 use crate::registry::{self, Client};
 use crate::runtime::Cancel;
@@ -21,6 +22,7 @@ use crate::store::{self, Store};
 
 pub use self::git::Commit;
 pub use self::http::HttpFile;
+pub use self::kept::Kept;
 pub use self::tree::{FetchedTree, Joined};
 
 /// Why something could not be fetched.
@@ -70,7 +72,7 @@ pub enum Error {
         unreachable: bool,
     },
     /// The repository has no such ref.
-    #[error("{remote} has no branch, tag or ref {reference:?}")]
+    #[error("{remote} has no branch, tag or ref {reference:?}{}", short_commit_advice(.reference))]
     UnknownRef {
         /// The repository.
         remote: String,
@@ -97,9 +99,6 @@ pub enum Error {
         /// The commit.
         commit: String,
     },
-    /// What was fetched cannot be read.
-    #[error(transparent)]
-    Context(#[from] context::Error),
     /// A file that was fetched cannot be read or written.
     #[error("{path} cannot be used: {source}")]
     File {
@@ -125,6 +124,12 @@ impl Error {
     }
 }
 
+/// What to say of a ref that looks like the beginning of a commit's id.
+fn short_commit_advice(reference: &str) -> &'static str {
+    let is_short = (4..40).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_short { "; a commit has to be named by its whole id" } else { "" }
+}
+
 /// Fetches.
 #[derive(Debug, Clone, Copy)]
 pub struct Fetcher<'a> {
@@ -134,6 +139,8 @@ pub struct Fetcher<'a> {
     pub client: &'a Client,
     /// Ends everything.
     pub cancel: &'a Cancel,
+    /// How overlays keep their records here.
+    pub xattr: OverlayXattr,
 }
 
 /// Something that an address stood for, and that can be had.
@@ -163,10 +170,7 @@ impl Fetcher<'_> {
     pub fn open(&self, fetched: &Fetched) -> Result<FetchedTree, Error> {
         match fetched {
             Fetched::File(file) => self.open_file(file),
-            Fetched::Commit(commit) => {
-                let (context, scratch) = self.checkout(commit)?;
-                Ok(FetchedTree::Checkout { context: Box::new(context), _scratch: scratch })
-            }
+            Fetched::Commit(commit) => Ok(FetchedTree::Checkout(Box::new(self.checkout(commit)?))),
         }
     }
 

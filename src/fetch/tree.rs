@@ -5,10 +5,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::context::Context;
+use super::Kept;
 use crate::digest::ContentId;
 use crate::layer::tree::{Entry, Kind, Tree};
-use crate::store::Scratch;
 
 /// Permission bits of a file fetched by its address, as in BuildKit.
 const FILE_MODE: u32 = 0o600;
@@ -19,12 +18,7 @@ pub enum FetchedTree {
     /// One file.
     File(OneFile),
     /// A commit of a repository.
-    Checkout {
-        /// Its files.
-        context: Box<Context>,
-        /// Where they are, for as long as they are wanted.
-        _scratch: Scratch,
-    },
+    Checkout(Box<Kept>),
 }
 
 impl FetchedTree {
@@ -32,7 +26,7 @@ impl FetchedTree {
     pub fn tree(&self) -> &dyn Tree {
         match self {
             Self::File(file) => file,
-            Self::Checkout { context, .. } => context.as_ref(),
+            Self::Checkout(kept) => &kept.view,
         }
     }
 }

@@ -112,7 +112,8 @@ impl StageInProgress<'_> {
     fn expand_files(&mut self, files: &Files) -> Option<Expanded> {
         let chown = self.expand_flag(files.chown.as_ref())?;
         let chmod = self.expand_flag(files.chmod.as_ref())?;
-        let exclude = files.exclude.iter().map(|word| self.expand(word)).collect::<Option<_>>()?;
+        // Variables are not replaced in these.
+        let exclude = files.exclude.iter().map(|word| word.value.clone()).collect();
         let mut heredocs = files.heredocs.iter().peekable();
         let mut paths = Vec::new();
         let mut documents = Vec::new();

@@ -14,7 +14,7 @@ use crate::graph::nodes::Nodes;
 use crate::graph::scope::Globals;
 use crate::graph::stage::{Base, PlannedStage, Reached, Stages, Trigger};
 use crate::graph::state::{StageState, settle_platform};
-use crate::graph::{ContextName, CopyOp, CopySource, Graph, ImageRequest, NodeId, Op, Origin, Request, history};
+use crate::graph::{ContextName, CopyOp, CopySource, Graph, ImageRequest, NodeId, Op, Origin, Request, epoch, history};
 use crate::image::config::{History, ImageConfig};
 use crate::recipe::{Instruction, Recipe, Step};
 
@@ -39,6 +39,9 @@ pub fn lower(
 ) -> Result<Lowered, Vec<Diagnostic>> {
     let mut findings = Vec::new();
     let globals = Globals::new(recipe, request, &mut findings);
+    if let Some((value, span)) = globals.epoch_name() {
+        findings.push(epoch::meaningless(value, span, recipe));
+    }
     let Some(stages) = Stages::resolve(recipe, request, &globals, &mut findings) else { return Err(findings) };
     let target = match stages.target(request.target.as_deref()) {
         Ok(target) => target,

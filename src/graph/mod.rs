@@ -4,12 +4,14 @@
 //! [`Graph`] and the image configuration that goes with its target, or the list of base images it still needs to know.
 //! Pure: same values in, same graph out, byte for byte. Never looks at a file or the network.
 
+pub mod epoch;
 pub mod explain;
 pub mod lower;
 pub mod named;
 pub mod outline;
 
 mod advice;
+mod builtin;
 mod chmod;
 mod copy;
 mod history;
@@ -24,7 +26,6 @@ mod scope;
 mod signal;
 mod stage;
 mod state;
-mod unsupported;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ use crate::image::config::ImageConfig;
 use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
 use crate::recipe::remote::GitAddress;
+
+/// The argument that bounds times, for which a default may stand before the first stage.
+pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// What the user asked of a recipe.
 #[derive(Debug, Clone)]
@@ -212,6 +216,8 @@ pub struct RunOp {
     pub scripts: Vec<InlineFile>,
     /// Bound on times in the layer.
     pub epoch: Option<i64>,
+    /// The host name it sees, where the user gave one.
+    pub hostname: Option<String>,
 }
 
 /// One `--mount` of a `RUN`, expanded.
@@ -325,7 +331,7 @@ pub struct CopyOp {
     pub link: bool,
     /// `--parents`
     pub parents: bool,
-    /// `--exclude`, expanded.
+    /// `--exclude`, as written.
     pub exclude: Vec<String>,
     /// `ADD`: archives among the paths are unpacked.
     pub unpack: bool,

@@ -31,6 +31,7 @@ impl StageInProgress<'_> {
             mounts,
             scripts,
             epoch: self.globals.epoch,
+            hostname: self.globals.hostname().map(str::to_owned),
         };
         self.commit_layer(Op::Run(op), created_by, step, trigger)
     }
@@ -106,7 +107,7 @@ pub(super) fn inline_file(document: &Heredoc, content: String, findings: &mut Ve
 fn is_only_heredoc(text: &str) -> bool {
     let text = text.trim().trim_start_matches(|character: char| character.is_ascii_digit());
     let Some(word) = text.strip_prefix("<<") else { return false };
-    let word = word.strip_prefix('-').unwrap_or(word);
+    let word = word.strip_prefix('-').unwrap_or(word).trim_start();
     let mut quote = None;
     for character in word.chars() {
         match (quote, character) {
@@ -143,6 +144,8 @@ mod tests {
             ("3<<EOF", true),
             ("<<\"my eof\"", true),
             ("<<'EOF'", true),
+            ("<< EOF", true),
+            ("<< EOF x", false),
             ("<<EOF cat", false),
             ("cat <<EOF", false),
             ("<<EOF <<TWO", false),

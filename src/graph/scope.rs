@@ -9,12 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::graph::advice::did_you_mean;
-use crate::graph::{Allowed, Request, unsupported};
+use crate::graph::{Allowed, Request, SOURCE_DATE_EPOCH, builtin};
 use crate::recipe::platform::Platform;
 use crate::recipe::{Arg, Instruction, Mount, Recipe, Word, dockerfile, variable};
-
-/// The argument that bounds times, for which a default may stand before the first stage.
-const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Arguments that steer the scan of an image's contents: they never become variables of a step.
 const NOT_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
@@ -123,6 +120,8 @@ pub(super) struct Globals {
     budget: Cell<Option<usize>>,
     /// Seconds since 1970 that no time in a new layer may exceed.
     pub(super) epoch: Option<i64>,
+    /// A `SOURCE_DATE_EPOCH` that is no number, and where it is given.
+    epoch_name: Option<(String, Span)>,
     /// What steps may have beyond the sandbox.
     pub(super) allow: Allowed,
 }
@@ -141,6 +140,7 @@ impl Globals {
             escape: recipe.escape,
             budget: Cell::new(Some(BUDGET)),
             epoch: None,
+            epoch_name: None,
             allow: request.allow,
         };
         for (name, value) in platform_arguments(recipe, request) {
@@ -157,7 +157,7 @@ impl Globals {
                 }
             }
         }
-        globals.set_epoch(epoch_span, findings);
+        globals.set_epoch(epoch_span);
         globals
     }
 
@@ -176,7 +176,7 @@ impl Globals {
         }
     }
 
-    fn set_epoch(&mut self, span: Span, findings: &mut Vec<Diagnostic>) {
+    fn set_epoch(&mut self, span: Span) {
         let value = self.given.get(SOURCE_DATE_EPOCH).map(String::as_str);
         match value.or_else(|| self.environment.get(SOURCE_DATE_EPOCH)) {
             None => {}
@@ -185,9 +185,38 @@ impl Globals {
             }
             Some(text) => match text.parse() {
                 Ok(seconds) => self.epoch = Some(seconds),
-                Err(_) => findings.push(unsupported::epoch(text, span)),
+                Err(_) => self.epoch_name = Some((text.to_owned(), span)),
             },
         }
+    }
+
+    /// A `SOURCE_DATE_EPOCH` that is no number but should name something, and where it is given.
+    pub(super) fn epoch_name(&self) -> Option<(&str, Span)> {
+        self.epoch_name.as_ref().map(|(name, span)| (name.as_str(), *span))
+    }
+
+    /// The variables before the first stage, but for the one that bounds times.
+    pub(super) fn environment_without_epoch(&self) -> Environment {
+        let mut environment = Environment::default();
+        self.environment
+            .iter()
+            .filter(|(name, _)| *name != SOURCE_DATE_EPOCH)
+            .for_each(|(name, value)| environment.set(name, value));
+        environment
+    }
+
+    /// Sets an argument of a stage, if it has a value.
+    pub(super) fn declare_in(&self, argument: &Arg, environment: &mut Environment) {
+        let name = &argument.name.value;
+        let default = || self.expand_quietly(argument.default.as_ref()?, environment);
+        if let Some(value) = self.given.get(name).cloned().or_else(default) {
+            environment.set(name, &value);
+        }
+    }
+
+    /// What a word says among some variables; `None` where it says nothing.
+    pub(super) fn expand_quietly(&self, word: &Word, environment: &Environment) -> Option<String> {
+        Some(self.expand(word, environment, variable::expand, &mut Vec::new())?.0)
     }
 
     /// Expands one word; also gives the names it asked for in vain, each once.
@@ -267,6 +296,11 @@ impl Globals {
         self.given.get("BUILDKIT_CACHE_MOUNT_NS").map(String::as_str).filter(|namespace| !namespace.is_empty())
     }
 
+    /// The host name of steps: `--build-arg BUILDKIT_SANDBOX_HOSTNAME`, as in BuildKit.
+    pub(super) fn hostname(&self) -> Option<&str> {
+        self.given.get("BUILDKIT_SANDBOX_HOSTNAME").map(String::as_str).filter(|name| !name.is_empty())
+    }
+
     /// Proxies given by `--build-arg`, under both spellings, but for names that the step has already.
     pub(super) fn proxies(&self, environment: &Environment) -> Vec<(String, String)> {
         PROXIES
@@ -287,11 +321,18 @@ impl Globals {
                 || self.declared.contains(name)
                 || self.environment.get(name).is_some()
                 || name == SOURCE_DATE_EPOCH
-                || name.starts_with("BUILDKIT_")
+                || builtin::NAMES.contains(&name)
                 || PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
         };
+        findings.extend(builtin::without_effect(&self.given).filter(|(name, _)| !declared.contains(name)).map(
+            |(name, reason)| {
+                let message = format!("`--build-arg {name}` has no effect: {reason}");
+                Diagnostic::warning("UnusedBuildArg", Span::default(), message)
+            },
+        ));
         for name in self.given.keys().filter(|name| !known(name)) {
-            let names = declared.iter().copied().chain(self.declared.iter().map(String::as_str));
+            let built_in = builtin::NAMES.iter().copied().filter(|_| name.starts_with("BUILDKIT_"));
+            let names = declared.iter().copied().chain(self.declared.iter().map(String::as_str)).chain(built_in);
             // Sorted, so that two names equally close always give the same advice.
             let mut names: Vec<&str> = names.collect();
             names.sort_unstable();

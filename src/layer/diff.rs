@@ -4,16 +4,19 @@
 //! directory in place:
 //!
 //! - What equals the lower layers' in kind, content, mode, owner, time and attributes goes: a file that was copied up
-//!   by a `chown` to its own owner, a directory that was copied up for such a file. Times must be equal to the
-//!   nanosecond, so nobody can tell. A file with several names stays, because which names share it can be told.
-//! - Whiteouts that hide nothing go, also those in directories that are opaque. The opaque mark goes where there is
-//!   nothing to hide: the kernel puts it on every directory that it makes.
+//!   by a `chown` to its own owner, or because it got another name, which is then a file of its own, as it is in BuildKit.
+//!   Times must be equal to the nanosecond.
+//! - A directory goes whose own children all went and of which nothing but the time is another: so a file that is made and
+//!   removed leaves no trace. This is what BuildKit's comparison does too.
+//! - Whiteouts that hide nothing go. The opaque mark goes everywhere: the kernel puts it on every directory that it makes,
+//!   and a directory that was made anew becomes what it changed, with a whiteout for each name that it has no more.
 //! - The overlay's own records go. Those that say that content is elsewhere (`redirect`, `metacopy`) are an error:
 //!   the overlay was mounted in a way that layers cannot be made from.
 //! - Sockets go, as they would from an archive; one that stands in the place of a lower file leaves a whiteout.
 //!
 //! Directories keep their times through all of it.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -88,9 +91,8 @@ struct Open {
     /// Its metadata before anything was changed.
     stat: Stat,
     attributes: Attributes,
+    /// Whether nothing of the lower layers showed in it.
     is_opaque: bool,
-    /// Whether nothing of the lower layers shows in it.
-    hides_lower: bool,
     children: vec::IntoIter<Child>,
     /// How many children stay.
     staying: usize,
@@ -112,8 +114,8 @@ impl Tidying {
             if child.kind == ChildKind::Directory {
                 let directory =
                     inode::open_directory(open.directory.as_fd(), &child.name).map_err(|error| self.failed(error))?;
-                let hides_lower = open.hides_lower;
-                walk.push(self.enter(directory, hides_lower)?);
+                let is_opaque = open.is_opaque;
+                walk.push(self.enter(directory, is_opaque)?);
             } else {
                 if self.stays(open, &child)? {
                     open.staying += 1;
@@ -126,38 +128,41 @@ impl Tidying {
         Ok(())
     }
 
-    /// Begins with the directory at the current path. `is_hidden` says that what lower layers have there does not
-    /// show.
+    /// Begins with the directory at the current path. `is_hidden` says that what lower layers have there did not show.
     fn enter(&mut self, directory: OwnedFd, is_hidden: bool) -> Result<Open, Error> {
         let stat = rustix::fs::fstat(&directory).map_err(|error| self.failed(error))?;
         let at = At::Descriptor(directory.as_fd());
         let attributes = self.strip(at)?;
-        let mut is_opaque = false;
+        let mut is_opaque = is_hidden;
         if attributes.has_record(b"opaque") {
-            is_opaque = at.is_opaque(self.xattr).map_err(|error| self.failed(error))?;
-            if !is_opaque {
+            if !at.is_opaque(self.xattr).map_err(|error| self.failed(error))? {
                 // Any other value says that whiteouts in this directory are kept in attributes.
                 return Err(Error::OverlayRecord { path: self.path.clone(), record: "opaque".to_owned() });
             }
-            if is_hidden || !self.lower_has_names()? {
-                at.remove(&record_name(self.xattr, b"opaque")).map_err(|error| self.failed(error))?;
-                is_opaque = false;
-            }
+            at.remove(&record_name(self.xattr, b"opaque")).map_err(|error| self.failed(error))?;
+            is_opaque = true;
         }
-        let children = inode::list(directory.as_fd()).map_err(|error| self.failed(error))?.into_iter();
-        let hides_lower = is_hidden || is_opaque;
-        Ok(Open { directory, stat, attributes, is_opaque, hides_lower, children, staying: 0, is_touched: false })
+        let children = inode::list(directory.as_fd()).map_err(|error| self.failed(error))?;
+        let hidden = if is_opaque { self.hide(directory.as_fd(), &children)? } else { 0 };
+        let children = children.into_iter();
+        Ok(Open { directory, stat, attributes, is_opaque, children, staying: hidden, is_touched: hidden > 0 })
     }
 
-    /// Whether lower layers show a directory here that is not empty.
-    fn lower_has_names(&self) -> Result<bool, Error> {
-        match self.lower_entry()? {
-            Some(Entry { kind: Kind::Directory, .. }) => {
-                let names = self.lower.names(&self.path).map_err(|source| self.lower_failed(source))?;
-                Ok(!names.is_empty())
-            }
-            _ => Ok(false),
+    /// Makes a whiteout for everything that lower layers have in the current directory and `children` have not. Says how
+    /// many.
+    fn hide(&self, directory: BorrowedFd<'_>, children: &[Child]) -> Result<usize, Error> {
+        if !matches!(self.lower_entry()?, Some(Entry { kind: Kind::Directory, .. })) {
+            return Ok(0);
         }
+        let kept: HashSet<&[u8]> = children.iter().map(|child| child.name.as_slice()).collect();
+        let mut hidden = 0;
+        for name in self.lower.names(&self.path).map_err(|source| self.lower_failed(source))? {
+            if !kept.contains(name.as_bytes()) {
+                make_whiteout(directory, name.as_bytes()).map_err(|error| self.failed(error))?;
+                hidden += 1;
+            }
+        }
+        Ok(hidden)
     }
 
     /// Ends with a directory: it goes if nothing is left that it would change.
@@ -169,10 +174,8 @@ impl Tidying {
             rustix::fs::futimens(&done.directory, &times).map_err(|error| self.failed(error))?;
         }
         let (Some(parent), Some(name)) = (parent, self.path.file_name()) else { return Ok(()) };
-        let is_superfluous = done.staying == 0
-            && !done.is_opaque
-            && !parent.hides_lower
-            && self.equals_lower(&done.stat, &done.attributes, done.directory.as_fd(), b"")?;
+        let is_superfluous =
+            done.staying == 0 && self.equals_lower(&done.stat, &done.attributes, done.directory.as_fd(), b"")?;
         if is_superfluous {
             rustix::fs::unlinkat(&parent.directory, name, AtFlags::REMOVEDIR).map_err(|error| self.failed(error))?;
             parent.is_touched = true;
@@ -186,9 +189,9 @@ impl Tidying {
     fn stays(&self, open: &mut Open, child: &Child) -> Result<bool, Error> {
         let (parent, name) = (open.directory.as_fd(), child.name.as_slice());
         let stays = match child.kind {
-            ChildKind::Whiteout => self.shows_lower(open)?,
+            ChildKind::Whiteout => self.lower_entry()?.is_some(),
             ChildKind::Socket => {
-                if self.shows_lower(open)? {
+                if self.lower_entry()?.is_some() {
                     self.replace_with_whiteout(parent, name)?;
                     open.is_touched = true;
                     return Ok(true);
@@ -199,7 +202,7 @@ impl Tidying {
                 let through = xattr::path_in(parent, name);
                 let attributes = self.strip(At::Path(&through))?;
                 let stat = inode::stat(parent, name).map_err(|error| self.failed(error))?;
-                open.hides_lower || stat.st_nlink > 1 || !self.equals_lower(&stat, &attributes, parent, name)?
+                !self.equals_lower(&stat, &attributes, parent, name)?
             }
         };
         if !stays {
@@ -208,14 +211,9 @@ impl Tidying {
         Ok(stays)
     }
 
-    /// Whether lower layers would show something at the current path.
-    fn shows_lower(&self, open: &Open) -> Result<bool, Error> {
-        Ok(!open.hides_lower && self.lower_entry()?.is_some())
-    }
-
     fn replace_with_whiteout(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
         rustix::fs::unlinkat(parent, name, AtFlags::empty())
-            .and_then(|()| rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0))
+            .and_then(|()| make_whiteout(parent, name))
             .map_err(|error| self.failed(error))
     }
 
@@ -243,8 +241,10 @@ impl Tidying {
     ) -> Result<bool, Error> {
         let Some(lower) = self.lower_entry()? else { return Ok(false) };
         let upper = inode::entry(stat, || inode::link_target(parent, name)).map_err(|error| self.failed(error))?;
-        // Which names share a lower file is not for this inode to say.
-        if (Entry { link_group: None, ..upper.clone() }) != (Entry { link_group: None, ..lower }) {
+        // Which names share a lower file is not for this inode to say, and a directory's time says no more than that
+        // something happened in it.
+        let mtime = if upper.kind == Kind::Directory { upper.mtime } else { lower.mtime };
+        if (Entry { link_group: None, ..upper.clone() }) != (Entry { link_group: None, mtime, ..lower }) {
             return Ok(false);
         }
         let lower_attributes = self.lower.xattrs(&self.path).map_err(|source| self.lower_failed(source))?;
@@ -288,6 +288,10 @@ impl Tidying {
     fn lower_failed(&self, source: io::Error) -> Error {
         Error::Lower { path: self.path.clone(), source }
     }
+}
+
+fn make_whiteout(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
 #[cfg(test)]

@@ -51,6 +51,15 @@ pub enum Owners {
     Squashed,
 }
 
+/// How an archive's names are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// A layer's: some stand for what is deleted in lower layers.
+    Layer,
+    /// Files and nothing else.
+    Files,
+}
+
 /// A layer that was unpacked.
 #[derive(Debug)]
 pub struct Unpacked {
@@ -175,8 +184,33 @@ impl From<io::Error> for Error {
 /// A stream that is not a layer or is dangerous, or a system that does not take it. What `into` has then is to be
 /// thrown away.
 pub fn unpack(reader: impl Read + Send, into: &Path, xattr: OverlayXattr, owners: Owners) -> Result<Unpacked, Error> {
+    unpack_as(Meaning::Layer, reader, into, xattr, owners)
+}
+
+/// Like [`unpack`], for an archive of files that is no layer, such as a build context. Names like whiteouts are plain
+/// names, `..` counts where it stays inside, and devices and pipes are passed over, all as in Docker.
+///
+/// # Errors
+/// As for [`unpack`].
+pub fn unpack_files(
+    reader: impl Read + Send,
+    into: &Path,
+    xattr: OverlayXattr,
+    owners: Owners,
+) -> Result<Unpacked, Error> {
+    unpack_as(Meaning::Files, reader, into, xattr, owners)
+}
+
+fn unpack_as(
+    meaning: Meaning,
+    reader: impl Read + Send,
+    into: &Path,
+    xattr: OverlayXattr,
+    owners: Owners,
+) -> Result<Unpacked, Error> {
     let mut unpacking = Unpacking {
         root: open_target(into)?,
+        meaning,
         xattr,
         owners,
         last_parent: None,
@@ -198,6 +232,7 @@ fn open_target(path: &Path) -> Result<Rc<OwnedFd>, Error> {
 
 struct Unpacking {
     root: Rc<OwnedFd>,
+    meaning: Meaning,
     xattr: OverlayXattr,
     owners: Owners,
     /// The directory that the last entry was made in; most often the next one's too.
@@ -214,7 +249,8 @@ impl Unpacking {
     fn run(&mut self, archive: &mut Archive<'_>) -> Result<(), Error> {
         while let Some(entry) = archive.next()? {
             self.entries += 1;
-            let path = plain_path(&entry.name).map_err(|reason| Error::Refused { entry: entry.shown(), reason })?;
+            let path =
+                self.plain_path(&entry.name).map_err(|reason| Error::Refused { entry: entry.shown(), reason })?;
             self.apply(&entry, &path, archive)?;
         }
         self.finish_directories()
@@ -225,13 +261,19 @@ impl Unpacking {
         if path.is_empty() {
             return self.root_metadata(entry);
         }
-        if is_aufs_bookkeeping(path) {
+        if self.meaning == Meaning::Layer && is_aufs_bookkeeping(path) {
             return Ok(());
         }
         let (parent_path, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
             None => (&b""[..], path),
         };
+        if self.meaning == Meaning::Files {
+            return match entry.kind {
+                EntryKind::Fifo | EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. } => Ok(()),
+                _ => self.make(entry, path, parent_path, name, archive),
+            };
+        }
         if parent_path.split(|byte| *byte == b'/').any(|part| part.starts_with(WHITEOUT_PREFIX)) {
             return refuse("it lies in a directory called like a whiteout");
         }
@@ -351,7 +393,7 @@ impl Unpacking {
     ) -> Result<(), Error> {
         let missing = || Error::LinkTarget { entry: entry.shown(), target: shown(target) };
         let target_path =
-            plain_path(target).map_err(|_| entry.refused("its target has \"..\" or a zero byte in it"))?;
+            self.plain_path(target).map_err(|_| entry.refused("its target has \"..\" or a zero byte in it"))?;
         let (above, target_name) = match target_path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&target_path[..slash], &target_path[slash + 1..]),
             None => (&b""[..], target_path.as_slice()),
@@ -422,6 +464,28 @@ impl Unpacking {
     }
 }
 
+impl Unpacking {
+    /// A path without empty parts, `.`, or a slash at either end; the root is empty.
+    fn plain_path(&self, name: &[u8]) -> Result<Vec<u8>, &'static str> {
+        let mut plain = Vec::with_capacity(name.len());
+        for part in name.split(|byte| *byte == b'/') {
+            match part {
+                b"" | b"." => continue,
+                b".." if self.meaning == Meaning::Files && !plain.is_empty() => {
+                    plain.truncate(plain.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+                    continue;
+                }
+                b".." => return Err("its path has \"..\" in it"),
+                _ if part.contains(&0) => return Err("its path has a zero byte in it"),
+                _ if plain.is_empty() => {}
+                _ => plain.push(b'/'),
+            }
+            plain.extend_from_slice(part);
+        }
+        Ok(plain)
+    }
+}
+
 impl ArchiveEntry {
     fn refused(&self, reason: &'static str) -> Error {
         Error::Refused { entry: self.shown(), reason }
@@ -430,22 +494,6 @@ impl ArchiveEntry {
     fn failed(&self, error: Errno) -> Error {
         Error::Write { entry: self.shown(), source: error.into() }
     }
-}
-
-/// A path without empty parts, `.`, or a slash at either end; the root is empty.
-fn plain_path(name: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut plain = Vec::with_capacity(name.len());
-    for part in name.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => continue,
-            b".." => return Err("its path has \"..\" in it"),
-            _ if part.contains(&0) => return Err("its path has a zero byte in it"),
-            _ if plain.is_empty() => {}
-            _ => plain.push(b'/'),
-        }
-        plain.extend_from_slice(part);
-    }
-    Ok(plain)
 }
 
 /// What Docker's AUFS driver kept for itself at the root of layers, until about 2015.

@@ -4,6 +4,10 @@
 //! `#ref:subdir`, or a query with `ref`, `tag`, `branch`, `subdir`, `checksum` (or `commit`), `keep-git-dir`,
 //! `submodules`, `fetch-by-commit` and `mtime`. Never fetches anything.
 
+use std::collections::BTreeSet;
+
+use crate::diagnostic::nearest;
+
 /// How a source that is not a path is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remote {
@@ -28,7 +32,24 @@ pub struct GitAddress {
     pub keep_git_dir: bool,
     /// Whether submodules are left out.
     pub without_submodules: bool,
+    /// Whether the commit that `checksum` names whole is fetched, whatever the reference stands for by now.
+    pub fetch_by_commit: bool,
+    /// What times the files get, where the address says so.
+    pub times: Option<CheckoutTimes>,
 }
+
+/// What times the files of a repository get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CheckoutTimes {
+    /// That of the checkout.
+    Checkout,
+    /// That of the commit.
+    Commit,
+}
+
+/// The keys that a query may have.
+const KEYS: [&str; 10] =
+    ["ref", "tag", "branch", "subdir", "checksum", "commit", "keep-git-dir", "submodules", "fetch-by-commit", "mtime"];
 
 /// Why an address of a repository cannot be used.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -80,8 +101,12 @@ fn git(text: &str) -> Result<GitAddress, ParseError> {
         None => (rest, ""),
     };
     let mut address = GitAddress { remote: remote.to_owned(), ..GitAddress::default() };
+    let mut given = BTreeSet::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !given.insert(key) {
+            return Err(fail(format!("`{key}` stands twice in its query")));
+        }
         address.option(key, &unescaped(value)).map_err(fail)?;
     }
     if let Some(fragment) = fragment {
@@ -93,6 +118,7 @@ fn git(text: &str) -> Result<GitAddress, ParseError> {
             set(&mut address.subdir, subdir.to_owned(), "subdir").map_err(fail)?;
         }
     }
+    address.settle_commit().map_err(fail)?;
     if let Some(reference) = &address.reference
         && (reference.starts_with('-') || reference.contains(|c: char| c.is_whitespace() || c.is_control()))
     {
@@ -115,25 +141,67 @@ impl GitAddress {
             named.ok_or_else(|| format!("`{key}` in its query has no value"))
         };
         let switch = || match value {
-            "" | "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            other => Err(format!("`{key}={other}` in its query is neither true nor false")),
+            "" => Ok(true),
+            value => boolean(value).ok_or_else(|| format!("`{key}={value}` in its query is neither true nor false")),
         };
         match key {
             "ref" => set(&mut self.reference, text()?, "ref"),
-            "tag" => set(&mut self.reference, format!("refs/tags/{}", text()?), "ref"),
-            "branch" => set(&mut self.reference, format!("refs/heads/{}", text()?), "ref"),
+            "tag" => set(&mut self.reference, whole_name("refs/tags/", text()?), "ref"),
+            "branch" => set(&mut self.reference, whole_name("refs/heads/", text()?), "ref"),
             "subdir" => set(&mut self.subdir, text()?, "subdir"),
             "checksum" | "commit" => set(&mut self.checksum, text()?, "checksum"),
             "keep-git-dir" => switch().map(|on| self.keep_git_dir = on),
             "submodules" => switch().map(|on| self.without_submodules = !on),
-            // How a commit is fetched makes no difference to what it holds.
-            "fetch-by-commit" => switch().map(drop),
-            "mtime" if value == "checkout" => Ok(()),
-            "mtime" => Err(format!("`mtime={value}` is not supported yet, only `mtime=checkout`")),
-            other => Err(format!("`{other}` in its query is not known")),
+            "fetch-by-commit" => switch().map(|on| self.fetch_by_commit = on),
+            "mtime" => {
+                self.times = Some(match value {
+                    "checkout" => CheckoutTimes::Checkout,
+                    "commit" => CheckoutTimes::Commit,
+                    other => return Err(format!("`mtime={other}` in its query is neither `checkout` nor `commit`")),
+                });
+                Ok(())
+            }
+            other => {
+                let advice = nearest(other, KEYS).map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
+                Err(format!("`{other}` in its query is not known{advice}"))
+            }
         }
     }
+
+    /// A commit that is expected is also what is wanted, where no other ref is.
+    fn settle_commit(&mut self) -> Result<(), String> {
+        if let Some(checksum) = &mut self.checksum {
+            if !checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(format!("{checksum:?} is not the beginning of a commit's id"));
+            }
+            checksum.make_ascii_lowercase();
+        }
+        if self.fetch_by_commit && !self.checksum.as_deref().is_some_and(is_commit_id) {
+            return Err("`fetch-by-commit` needs a whole commit id as `commit`".to_owned());
+        }
+        if self.reference.is_none() {
+            self.reference.clone_from(&self.checksum);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text is a whole commit id, of SHA-1 or SHA-256.
+pub fn is_commit_id(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// What a word such as `true` or `0` says, of those that Go's `strconv.ParseBool` takes.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+fn whole_name(kind: &str, name: String) -> String {
+    if name.starts_with(kind) { name } else { format!("{kind}{name}") }
 }
 
 fn set(place: &mut Option<String>, value: String, what: &str) -> Result<(), String> {
@@ -220,9 +288,43 @@ mod tests {
         assert_eq!(git("https://h/a.git#:sub"), Ok((None, some("sub"), None)));
         assert_eq!(git("https://h/a.git?tag=v1&subdir=%2Fx"), Ok((some("refs/tags/v1"), some("x"), None)));
         assert_eq!(git("git://h/a?branch=b&commit=abc"), Ok((some("refs/heads/b"), None, some("abc"))));
-        for wrong in ["?ref=a#b", "?nonsense=1", "?ref", "#--upload-pack=x", "#a:../x", "?keep-git-dir=maybe"] {
-            assert!(git(&format!("https://h/a.git{wrong}")).is_err(), "{wrong}");
+        assert_eq!(git("git://h/a?commit=ABC"), Ok((some("abc"), None, some("abc"))), "it is what is wanted");
+        assert_eq!(git("git://h/a?tag=refs/tags/v1#refs/tags/v1"), Ok((some("refs/tags/v1"), None, None)));
+        for (wrong, reason) in [
+            ("?ref=a#b", "two values"),
+            ("?tag=a&branch=a", "two values"),
+            ("?ref=a&ref=a", "twice"),
+            ("?nonsense=1", "`nonsense` in its query is not known"),
+            ("?submodule=0", "did you mean `submodules`?"),
+            ("?keep_git_dir=1", "did you mean `keep-git-dir`?"),
+            ("?ref", "no value"),
+            ("?commit=nothex", "commit's id"),
+            ("?fetch-by-commit=1&ref=a", "whole commit id"),
+            ("?mtime=now", "neither `checkout` nor `commit`"),
+            ("#--upload-pack=x", "cannot be a ref"),
+            ("#a:../x", "leads out"),
+            ("?subdir=a/../../x", "leads out"),
+            ("?keep-git-dir=maybe", "neither true nor false"),
+        ] {
+            let found = git(&format!("https://h/a.git{wrong}"));
+            assert!(found.as_ref().is_err_and(|text| text.contains(reason)), "{wrong}: {found:?}");
         }
+    }
+
+    #[test]
+    fn every_key_is_understood() {
+        let id = "0123456789".repeat(4);
+        let text = format!("https://h/a.git?submodules=F&keep-git-dir&mtime=commit&fetch-by-commit=true&commit={id}");
+        let Ok(Some(Remote::Git(address))) = parse(&text) else { panic!("{text} is a repository") };
+        assert!(address.without_submodules && address.keep_git_dir && address.fetch_by_commit);
+        assert_eq!((address.times, address.checksum), (Some(CheckoutTimes::Commit), Some(id)));
+    }
+
+    #[test]
+    fn commit_ids_are_whole() {
+        assert!(is_commit_id(&"a1".repeat(20)));
+        assert!(!is_commit_id("a1b2c3d"));
+        assert!(!is_commit_id(&"A1".repeat(20)));
     }
 
     #[test]

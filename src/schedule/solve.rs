@@ -11,7 +11,7 @@ use crate::execute::mount::Shown;
 use crate::execute::{self, Executor, Files, Selected};
 use crate::fetch::{self, Fetched};
 use crate::graph::explain::Status;
-use crate::graph::{CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
+use crate::graph::{ContextName, CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
 use crate::image::chain::Chain;
 use crate::progress::{Reporter, Task};
 use crate::schedule::Solve;
@@ -65,7 +65,7 @@ pub struct Made {
 /// What a solved node gives.
 #[derive(Debug, Clone, Default)]
 pub struct Solved {
-    /// The layers, from the base up; none for a context.
+    /// The layers, from the base up. Those of a context hold its files; a directory of this machine has none.
     pub chain: Chain,
     /// The layer the node itself added.
     pub made: Option<Made>,
@@ -97,7 +97,8 @@ impl Solve for Solver<'_> {
     fn solve(&self, id: NodeId, inputs: Vec<Solved>) -> Result<Solved, Failed> {
         let node = &self.graph[id];
         let solved = match &node.op {
-            Op::Scratch | Op::Context(_) => Ok(Solved::default()),
+            Op::Scratch => Ok(Solved::default()),
+            Op::Context(name) => Ok(self.context(name)),
             Op::Image(request) => Ok(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }),
             Op::Http(_) | Op::Git(_) => self.fetch(node),
             Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => self.layer(node, &inputs),
@@ -121,7 +122,8 @@ impl Solver<'_> {
                 node.op.inputs().into_iter().map(|input| known[input.0].clone()).collect();
             let (found, solved) = match (&node.op, inputs) {
                 (_, None) => (Status::Unknown, None),
-                (Op::Scratch | Op::Context(_), _) => (Status::Cached, Some(Solved::default())),
+                (Op::Scratch, _) => (Status::Cached, Some(Solved::default())),
+                (Op::Context(name), _) => (Status::Cached, Some(self.context(name))),
                 (Op::Image(request), _) => {
                     (Status::Cached, Some(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }))
                 }
@@ -135,17 +137,28 @@ impl Solver<'_> {
         status
     }
 
+    fn context(&self, name: &ContextName) -> Solved {
+        let chain = self.executor.layer_of_context(name).into_iter().collect();
+        Solved { chain, ..Solved::default() }
+    }
+
+    /// Whether the input of a node is a context that may change, so that its files are looked at in every build.
+    fn may_change(&self, input: NodeId) -> Option<&ContextName> {
+        let Op::Context(name) = &self.graph[input].op else { return None };
+        self.executor.layer_of_context(name).is_none().then_some(name)
+    }
+
     fn step_status(&self, node: &Node, inputs: &[Solved]) -> (Status, Option<Solved>) {
         let needs_layers = |op: &CopyOp| {
-            let of_context = matches!(self.graph[op.from].op, Op::Context(_));
-            !of_context && cache::recall_selection(self.store, &key::selection(op, &inputs[1].chain, &[])).is_none()
+            self.may_change(op.from).is_none()
+                && cache::recall_selection(self.store, &key::selection(op, &inputs[1].chain, &[])).is_none()
         };
         let mounts_need_layers = |op: &RunOp| {
             op.mounts.iter().filter(|mount| mount.from().is_some()).zip(&inputs[1..]).any(
                 |(mount, input)| match mount {
                     RunMount::Bind { from, source, .. } if source != "." => {
-                        let of_context = matches!(self.graph[*from].op, Op::Context(_));
-                        !of_context && cache::recall_selection(self.store, &key::shown(source, &input.chain)).is_none()
+                        self.may_change(*from).is_none()
+                            && cache::recall_selection(self.store, &key::shown(source, &input.chain)).is_none()
                     }
                     _ => false,
                 },
@@ -287,7 +300,7 @@ impl Solver<'_> {
             };
             let chain = inputs.next().map(|input| input.chain.clone()).unwrap_or_default();
             let counts = matches!(mount, RunMount::Bind { .. });
-            if let Op::Context(name) = &self.graph[from].op {
+            if let Some(name) = self.may_change(from) {
                 let files = self.executor.show_context(source, name)?;
                 if counts {
                     digests.push(files.digest());
@@ -296,14 +309,14 @@ impl Solver<'_> {
                 continue;
             }
             if counts {
-                digests.push(self.shown_of_layers(source, &chain)?);
+                digests.push(self.shown_of_layers(source, &chain, from)?);
             }
             all.push(Shown::Layers { chain, source: source.clone() });
         }
         Ok((digests, all))
     }
 
-    fn shown_of_layers(&self, source: &str, chain: &Chain) -> Result<ContentId, Error> {
+    fn shown_of_layers(&self, source: &str, chain: &Chain, from: NodeId) -> Result<ContentId, Error> {
         let question = key::shown(source, chain);
         if source == "." {
             return Ok(ContentId::from_bytes(*question.as_bytes()));
@@ -311,7 +324,7 @@ impl Solver<'_> {
         if let Some(digest) = cache::recall_selection(self.store, &question) {
             return Ok(digest);
         }
-        let digest = self.executor.shown_of_layers(source, chain)?;
+        let digest = self.executor.shown_of_layers(source, chain).map_err(|error| self.in_context(from, error))?;
         if let Err(error) = cache::remember_selection(self.store, &question, &digest) {
             self.reporter.warning(format!("a selection of files is not remembered: {error}"));
         }
@@ -321,7 +334,7 @@ impl Solver<'_> {
     /// The digest of the files a copy selects. Of a chain of layers it is remembered, because layers never change; of a
     /// context the files are looked at, and what was found is handed on.
     fn files(&self, op: &CopyOp, from: &Chain, fetched: &[Fetched]) -> Result<(ContentId, Option<Files>), Error> {
-        if let Op::Context(name) = &self.graph[op.from].op {
+        if let Some(name) = self.may_change(op.from) {
             let files = self.executor.select_from_context(op, name, fetched)?;
             return Ok((files.digest(), Some(files)));
         }
@@ -330,11 +343,22 @@ impl Solver<'_> {
         if let Some(digest) = cache::recall_selection(self.store, &question) {
             return Ok((digest, None));
         }
-        let files = self.executor.select_from_layers(op, from, fetched)?;
+        let files = self.executor.select_from_layers(op, from, fetched);
+        let files = files.map_err(|error| self.in_context(op.from, error))?;
         if let Err(error) = cache::remember_selection(self.store, &question, &files.digest()) {
             self.reporter.warning(format!("a selection of files is not remembered: {error}"));
         }
         Ok((files.digest(), Some(files)))
+    }
+
+    /// A missing file of a context that is read as layers is missing in the context.
+    fn in_context(&self, from: NodeId, error: execute::Error) -> execute::Error {
+        match (error, &self.graph[from].op) {
+            (execute::Error::NotFound { source_path, hidden, nearest, .. }, Op::Context(name)) => {
+                execute::Error::NotFound { source_path, place: execute::place_of(name), hidden, nearest }
+            }
+            (error, _) => error,
+        }
     }
 }
 

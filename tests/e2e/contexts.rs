@@ -13,7 +13,7 @@ use crate::rootless::{RANGES, SINGLE, user};
 use crate::workspace::{Finished, Strata, Who, Workspace};
 
 /// A build of any context.
-fn build(workspace: &Workspace, arguments: &[&str], context: &str) -> Strata {
+pub(crate) fn build(workspace: &Workspace, arguments: &[&str], context: &str) -> Strata {
     let output = workspace.layout_output("image");
     let mut all = vec!["build", "--progress", "plain", &output];
     all.extend(arguments);
@@ -21,12 +21,12 @@ fn build(workspace: &Workspace, arguments: &[&str], context: &str) -> Strata {
     workspace.strata(all)
 }
 
-fn image(workspace: &Workspace) -> Image {
+pub(crate) fn image(workspace: &Workspace) -> Image {
     layout::read(&workspace.out("image"))
 }
 
 /// A build of the workspace's own context that must work, and its image.
-fn built(workspace: &Workspace, arguments: &[&str]) -> Image {
+pub(crate) fn built(workspace: &Workspace, arguments: &[&str]) -> Image {
     let _ = fs::remove_dir_all(workspace.out("image"));
     build(workspace, arguments, workspace.context().to_str().unwrap()).run().success();
     workspace.assert_nothing_left();
@@ -35,13 +35,13 @@ fn built(workspace: &Workspace, arguments: &[&str]) -> Image {
 
 /// A build of the workspace's own context that must fail with nothing left of it.
 #[track_caller]
-fn fails(workspace: &Workspace, arguments: &[&str], code: i32, needles: &[&str]) -> Finished {
+pub(crate) fn fails(workspace: &Workspace, arguments: &[&str], code: i32, needles: &[&str]) -> Finished {
     let finished = build(workspace, arguments, workspace.context().to_str().unwrap()).run().fails(code, needles);
     nothing_left(workspace);
     finished
 }
 
-fn nothing_left(workspace: &Workspace) {
+pub(crate) fn nothing_left(workspace: &Workspace) {
     assert!(!workspace.out("image").exists(), "a partial image is left");
     workspace.assert_nothing_left();
     let scratch = workspace.state().join("tmp");
@@ -49,7 +49,7 @@ fn nothing_left(workspace: &Workspace) {
     assert!(left.is_empty(), "scratch files are left: {left:?}");
 }
 
-fn archive(entries: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn archive(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in entries {
         let mut header = tar::Header::new_gnu();
@@ -60,14 +60,14 @@ fn archive(entries: &[(&str, &str)]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     std::io::Write::write_all(&mut encoder, bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// What is served: a directory of the workspace.
-fn served(workspace: &Workspace) -> (PathBuf, FileServer) {
+pub(crate) fn served(workspace: &Workspace) -> (PathBuf, FileServer) {
     let root = workspace.path().join("served");
     fs::create_dir_all(&root).unwrap();
     fs::write(workspace.path().join("config.toml"), "[network]\nretries = 1\nretry-delay = 0.01\n").unwrap();

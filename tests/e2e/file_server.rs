@@ -1,7 +1,8 @@
 //! A web server for one directory, honest or not.
 //!
 //! Serves `/files/PATH` with an `ETag` and `Last-Modified`, and answers questions that name the tag. Below `/cut/`,
-//! `/redirect/` and `/endless/` the same files come badly. Everything that was asked is written down.
+//! `/redirect/` and `/endless/` the same files come badly, below `/undated/` without their time, and below `/named/` with a
+//! `Content-Disposition` that calls them otherwise. Everything that was asked is written down.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -67,11 +68,16 @@ fn answer(stream: TcpStream, root: &Path, log: &Mutex<Vec<String>>) -> std::io::
     let body = std::fs::read(PathBuf::from(root).join(rest)).ok();
     let (status, headers, body) = match (kind, body) {
         ("redirect", _) => ("302 Found", format!("Location: /files/{rest}\r\n"), Vec::new()),
-        ("files" | "cut" | "endless", Some(body)) => {
+        ("files" | "cut" | "endless" | "undated" | "named", Some(body)) => {
             let etag = format!("\"{}\"", crate::layout::sha256(&body));
             let status = if tag.as_ref() == Some(&etag) { "304 Not Modified" } else { "200 OK" };
             let body = if status.starts_with("304") { Vec::new() } else { body };
-            (status, format!("ETag: {etag}\r\nLast-Modified: {}\r\n", MODIFIED.0), body)
+            let more = match kind {
+                "undated" => String::new(),
+                "named" => "Content-Disposition: attachment; filename=\"other\"\r\n".to_owned(),
+                _ => format!("Last-Modified: {}\r\n", MODIFIED.0),
+            };
+            (status, format!("ETag: {etag}\r\n{more}"), body)
         }
         _ => ("404 Not Found", String::new(), b"no such file".to_vec()),
     };

@@ -22,6 +22,8 @@ mod workspace;
 mod cases;
 // Where recipes and files come from: named contexts, standard input, URLs, repositories.
 mod contexts;
+// Repositories over every protocol, archives of every kind, and what of them is fetched once only.
+mod sources;
 // What is not done again.
 mod cache;
 // What is done at the same time, and what only once.

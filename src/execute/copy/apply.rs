@@ -5,7 +5,8 @@
 //! destination's name; a directory's contents join the destination; links in the destination's own path are followed inside the
 //! root, links met further down are not; a file replaces a file or link, but neither a directory a file nor a file a
 //! directory. Directories that come into being have mode 0755, or what `--chmod` says, and belong to root, or to `--chown`.
-//! Nothing is tidied: an entry that equals the root's is written all the same.
+//! A directory's time is that of the last change in it, or of the directory that it was copied from. An entry that equals the
+//! root's is written all the same; what is superfluous goes later ([`crate::layer::diff`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -74,7 +75,8 @@ impl Copying<'_> {
             && let Some(path) = archive_of(group, self.from)?
         {
             let place = self.stage.resolve(&self.destination.path)?;
-            self.stage.directories(&place, self.new_directory())?;
+            // `--chmod` is for what is copied, not for what is unpacked.
+            self.stage.directories(&place, NewDirectory { mode: 0o755, ..self.new_directory() })?;
             return archive::unpack(&mut self.stage, self.from, path, &place, self.owner);
         }
         let above = if self.destination.is_directory {
@@ -99,7 +101,7 @@ impl Copying<'_> {
         group.items.iter().try_for_each(|item| self.leaf(item, &place, None))
     }
 
-    /// The contents of a directory join the destination, which keeps its own metadata.
+    /// The contents of a directory join the destination, which keeps its own metadata but for the time.
     fn contents(&mut self, group: &Group, place: PathBuf) -> Result<(), Error> {
         if !matches!(self.stage.kind(&place)?, None | Some(Kind::Directory)) {
             return Err(Error::DirectoryOverFile { path: place });
@@ -115,7 +117,18 @@ impl Copying<'_> {
                 self.leaf(item, &target, link)?;
             }
         }
+        self.restore_times(group, &place);
         Ok(())
+    }
+
+    /// What was put into the directories changed their times. Those that were copied get their sources' times back, the
+    /// destination that of the directory whose contents it takes; those that only come along for something in them do not.
+    fn restore_times(&mut self, group: &Group, place: &Path) {
+        let mtime = group.mtime.unwrap_or(self.stage.now());
+        self.stage.set_time(place, mtime);
+        for item in group.items.iter().filter(|item| item.entry.kind == Kind::Directory && !item.implied) {
+            self.stage.set_time(&place.join(&item.path), item.entry.mtime);
+        }
     }
 
     fn directory(&mut self, item: &Item, target: &Path) -> Result<(), Error> {

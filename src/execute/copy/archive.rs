@@ -44,10 +44,14 @@ pub(super) fn unpack(
     let read = |source| Error::Read { path: path.to_owned(), source };
     let stream = from.open(path).and_then(archive_decoder).map_err(read)?;
     let mut input = BufReader::with_capacity(AHEAD, stream);
-    let mut unpacking = Unpacking { stage, archive: path, destination, owner };
+    let mut unpacking = Unpacking { stage, archive: path, destination, owner, directories: Vec::new() };
     let mut entries = Entries::new(&mut input);
     while let Some(entry) = entries.next().map_err(|source| unpacking.damaged(source))? {
         unpacking.entry(&entry, &mut entries)?;
+    }
+    // Only now: everything that is put into a directory changes its time.
+    for (place, mtime) in unpacking.directories {
+        unpacking.stage.set_time(&place, mtime);
     }
     Ok(())
 }
@@ -57,6 +61,8 @@ struct Unpacking<'s, 'a> {
     archive: &'s Path,
     destination: &'s Path,
     owner: Option<&'s Owner>,
+    /// The directories of the archive and their times.
+    directories: Vec<(PathBuf, (i64, u32))>,
 }
 
 impl Unpacking<'_, '_> {
@@ -91,6 +97,7 @@ impl Unpacking<'_, '_> {
     }
 
     fn directory(&mut self, place: &Path, meta: Meta) -> Result<(), Error> {
+        self.directories.push((place.to_owned(), meta.mtime));
         match self.stage.kind(place)? {
             Some(Kind::Directory) | None => Ok(self.stage.directory(place, meta)?),
             Some(_) => {

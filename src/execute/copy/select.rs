@@ -48,6 +48,8 @@ pub struct Group {
     pub items: Vec<Item>,
     /// Whether it is unpacked if it is an archive.
     pub unpack: bool,
+    /// The time of the directory whose contents are copied; none for the root of a tree, whose time is an accident.
+    pub mtime: Option<(i64, u32)>,
 }
 
 /// One entry that is copied.
@@ -147,7 +149,7 @@ fn inline(file: &InlineFile) -> Group {
         link_group: None,
     };
     let item = Item::new(PathBuf::new(), Origin::Inline(file.content.as_slice().into()), entry, false);
-    Group { name: file.name.clone().into(), is_directory: false, items: vec![item], unpack: false }
+    Group { name: file.name.clone().into(), is_directory: false, items: vec![item], unpack: false, mtime: None }
 }
 
 impl Item {
@@ -198,12 +200,13 @@ impl<'a> Source<'a> {
         let (real, entry) = self.existing(path)?;
         let name = path.file_name().unwrap_or_default().to_owned();
         let is_directory = entry.kind == Kind::Directory;
+        let mtime = (is_directory && !real.as_os_str().is_empty()).then_some(entry.mtime);
         let items = match entry.kind {
             Kind::Directory => self.contents(&real)?,
             Kind::Socket => return Err(self.read_error(path, std::io::ErrorKind::Unsupported.into())),
             _ => vec![Item::new(PathBuf::new(), Origin::Tree(real), entry, false)],
         };
-        Ok(Group { name, is_directory, items, unpack: self.unpack })
+        Ok(Group { name, is_directory, items, unpack: self.unpack, mtime })
     }
 
     /// Follows links; the path has to exist.

@@ -34,6 +34,7 @@ fn run(parent: usize) -> Op {
         mounts: Vec::new(),
         scripts: Vec::new(),
         epoch: None,
+        hostname: None,
     })
 }
 

@@ -94,6 +94,37 @@ fn listing(directory: &tempfile::TempDir) -> Vec<String> {
 }
 
 #[test]
+fn in_an_archive_of_files_no_name_is_special() {
+    if !is_root() {
+        return;
+    }
+    let archive = Made::default()
+        .file("a")
+        .file(".wh.a")
+        .file("d/.wh..wh..opq")
+        .file("d/../.wh..wh.plnk/b")
+        .hard_link("e", "d/../a")
+        .entry("pipe", typeflag::FIFO, "", b"")
+        .end();
+    let directory = tempfile::tempdir().unwrap();
+    let into = directory.path().join("layer");
+    fs::create_dir(&into).unwrap();
+    unpack_files(archive.as_slice(), &into, TRUSTED, Owners::Kept).unwrap();
+    let read = |name: &str| fs::read_to_string(into.join(name)).unwrap();
+    for (name, content) in [("a", "a"), (".wh.a", ".wh.a"), ("d/.wh..wh..opq", "d/.wh..wh..opq"), ("e", "a")] {
+        assert_eq!(read(name), content, "{name}");
+    }
+    assert!(into.join(".wh..wh.plnk/b").is_file() && !into.join("pipe").exists());
+    for dangerous in ["../x", "d/../../x"] {
+        let into = directory.path().join(dangerous.len().to_string());
+        fs::create_dir(&into).unwrap();
+        let archive = Made::default().file(dangerous).end();
+        let result = unpack_files(archive.as_slice(), &into, TRUSTED, Owners::Kept);
+        assert!(matches!(result, Err(Error::Refused { .. })), "{dangerous}");
+    }
+}
+
+#[test]
 fn dangerous_entries_are_refused_by_name() {
     if !is_root() {
         return;

@@ -31,8 +31,8 @@ struct Directive<'a> {
     line: Span,
 }
 
-/// Reads the directives of a whole recipe.
-pub(super) fn read(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Directives {
+/// Reads the directives of a whole recipe. A `frontend` named elsewhere stands in for that of `# syntax=`.
+pub(super) fn read(text: &str, frontend: Option<&str>, diagnostics: &mut Vec<Diagnostic>) -> Directives {
     let top = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     let mut directives = Directives { escape: '\\', checks: Checks::default(), end: top };
 
@@ -56,7 +56,9 @@ pub(super) fn read(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Directives 
         let found = scan(text, below, "//", false, &mut Vec::new());
         found.into_iter().find(|directive| directive.key == "syntax").map(|directive| directive.value)
     };
-    if let Some(syntax) = hash.or_else(slashes) {
+    if let Some(frontend) = frontend {
+        check_frontend(frontend, Span::default(), diagnostics);
+    } else if let Some(syntax) = hash.or_else(slashes) {
         check_frontend(syntax.value, syntax.span, diagnostics);
     } else if let Some(syntax) = json_syntax(&text[below..]) {
         let line = text[below..].find('\n').map_or(text.len(), |length| below + length);
@@ -250,7 +252,7 @@ mod tests {
 
     fn messages(text: &str) -> (Directives, Vec<String>) {
         let mut diagnostics = Vec::new();
-        let directives = read(text, &mut diagnostics);
+        let directives = read(text, None, &mut diagnostics);
         (directives, diagnostics.into_iter().map(|diagnostic| diagnostic.message).collect())
     }
 
@@ -325,7 +327,7 @@ mod tests {
     fn places_are_those_of_the_source() {
         let mut diagnostics = Vec::new();
         let text = "\u{feff}#!x\r\n# syntax = foo/bar \r\n";
-        read(text, &mut diagnostics);
+        read(text, None, &mut diagnostics);
         let span = diagnostics[0].span;
         assert_eq!(&text[span.start..span.end], "foo/bar");
     }

@@ -1,7 +1,8 @@
 //! Here-documents: which words of a line announce one, and what their bodies are.
 //!
 //! Takes a logical line and the reader that stands below it, gives the heredocs in order. A word announces a heredoc if
-//! the whole of it is `[fd]<<[-]WORD`; a line whose quotes do not match announces none, as in BuildKit.
+//! the whole of it is `[fd]<<[-]WORD`, and so do `[fd]<<` and the word behind it; a line whose quotes do not match
+//! announces none, as in BuildKit.
 
 use super::line::{Line, Reader};
 use crate::diagnostic::{Diagnostic, Span, Spanned};
@@ -49,7 +50,14 @@ pub(super) fn read(
     let Ok(expansion) = rules.expand(text, &|_| None) else { return Ok(Vec::new()) };
     let mut heredocs = Vec::new();
     let mut from = 0;
-    for word in expansion.words() {
+    let mut words = expansion.words().into_iter();
+    while let Some(mut word) = words.next() {
+        if is_bare(&word)
+            && let Some(name) = words.next()
+        {
+            word.push(' ');
+            word.push_str(&name);
+        }
         let announced = announced(&word).map_err(|error| Diagnostic::error(line.span, error.to_string()))?;
         let Some(announced) = announced else { continue };
         let found = text[from..].find(&word).map(|at| from + at..from + at + word.len());
@@ -75,6 +83,11 @@ fn body(
     let text = if strip_tabs { without_tabs(body.text) } else { body.text.to_owned() };
     let heredoc = Heredoc { name, body: Spanned::new(text, body.span), expand, strip_tabs, fd };
     Ok(Read { heredoc, raw: body.text.to_owned(), end: body.end })
+}
+
+/// Whether a word is `[fd]<<` alone, which takes the word behind it for its own. With a dash it does not.
+fn is_bare(word: &str) -> bool {
+    word.trim_start_matches(|c: char| c.is_ascii_digit()) == "<<"
 }
 
 /// The body without the tabs that its lines begin with.
@@ -119,6 +132,9 @@ mod tests {
             ("<<$X", "$X", true, false, 0),
             ("<<\\EOF", "EOF", true, false, 0),
             ("99999999999999999999<<E", "E", true, false, 0),
+            ("<< EOF", "EOF", true, false, 0),
+            ("<< -EOF", "-EOF", true, false, 0),
+            ("3<< 'E F'", "E F", false, false, 3),
         ] {
             let expected = Announced { name: name.to_owned(), expand, strip_tabs, fd };
             assert_eq!(announced(word), Ok(Some(expected)), "{word}");

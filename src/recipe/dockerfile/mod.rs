@@ -22,8 +22,14 @@ use crate::recipe::{Checks, Instruction, Recipe, RuleSet, Stage, Step};
 
 /// Reads a whole Dockerfile. The recipe is complete only if no diagnostic is an error.
 pub fn parse(source: &SourceFile) -> (Recipe, Vec<Diagnostic>) {
+    parse_with(source, None)
+}
+
+/// Like [`parse`], where the frontend is named elsewhere than in the Dockerfile, whose `# syntax=` does not count then. What
+/// is found about that name has an empty span.
+pub fn parse_with(source: &SourceFile, frontend: Option<&str>) -> (Recipe, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
-    let directives = directive::read(&source.text, &mut diagnostics);
+    let directives = directive::read(&source.text, frontend, &mut diagnostics);
     let mut reader = Reader::new(&source.text, directives.escape, directives.end);
     let mut assembly = Assembly { checks: directives.checks, ..Assembly::default() };
     while let Some(line) = reader.next(&mut diagnostics) {
