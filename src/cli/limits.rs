@@ -9,64 +9,66 @@ use crate::cli::exit::Error;
 use crate::diagnostic::nearest;
 use crate::limits::{self, Bandwidth, Limits, Ulimit};
 
+/// Where help shows them.
+const HEADING: &str = "Limits of each step";
+
 /// The flags.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Limits of each step")]
 pub(super) struct LimitFlags {
     /// Memory, such as 512m or 2g
-    #[arg(short, long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(help_heading = HEADING, short, long, value_name = "BYTES", allow_hyphen_values = true)]
     memory: Option<String>,
 
     /// Memory and swap together, or -1 for any amount of swap [default: twice --memory]
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(help_heading = HEADING, long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_swap: Option<String>,
 
     /// Processors' time, such as 1.5
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(help_heading = HEADING, long, value_name = "NUMBER")]
     cpus: Option<String>,
 
     /// Microseconds of processor time in each period, or -1
-    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true, conflicts_with = "cpus")]
+    #[arg(help_heading = HEADING, long, value_name = "MICROSECONDS", allow_hyphen_values = true, conflicts_with = "cpus")]
     cpu_quota: Option<String>,
 
     /// The period of --cpu-quota
-    #[arg(long, value_name = "MICROSECONDS", conflicts_with = "cpus")]
+    #[arg(help_heading = HEADING, long, value_name = "MICROSECONDS", conflicts_with = "cpus")]
     cpu_period: Option<String>,
 
     /// Processor time in proportion to others', who have 1024
-    #[arg(short = 'c', long, value_name = "SHARES")]
+    #[arg(help_heading = HEADING, short = 'c', long, value_name = "SHARES")]
     cpu_shares: Option<String>,
 
     /// The processors to run on, such as 0-3,5
-    #[arg(long, value_name = "LIST")]
+    #[arg(help_heading = HEADING, long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
 
     /// The memory nodes to use
-    #[arg(long, value_name = "LIST")]
+    #[arg(help_heading = HEADING, long, value_name = "LIST")]
     cpuset_mems: Option<String>,
 
     /// Processes and threads at once, or -1
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    #[arg(help_heading = HEADING, long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<String>,
 
     /// How long a step may take, such as 90s or 1h30m
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    #[arg(help_heading = HEADING, long, value_name = "DURATION", allow_hyphen_values = true)]
     step_timeout: Option<String>,
 
     /// A limit of each process, such as nofile=1024:2048
-    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    #[arg(help_heading = HEADING, long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<String>,
 
     /// Size of /dev/shm [default: 64m]
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(help_heading = HEADING, long, value_name = "BYTES", allow_hyphen_values = true)]
     shm_size: Option<String>,
 
     /// The control group that steps run below
-    #[arg(long, value_name = "GROUP")]
+    #[arg(help_heading = HEADING, long, value_name = "GROUP")]
     cgroup_parent: Option<String>,
 
     /// Limits as buildx takes them: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
-    #[arg(long = "resource", value_name = "NAME=VALUE")]
+    #[arg(help_heading = HEADING, long = "resource", value_name = "NAME=VALUE")]
     resources: Vec<String>,
 }
 

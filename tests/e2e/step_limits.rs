@@ -185,6 +185,11 @@ fn limits_that_contradict_each_other_are_refused() {
     ] {
         workspace.build(flags.into_iter().chain([shared().base_argument().as_str()])).run().fails(2, &[part]);
     }
+    // No machine has that many processors.
+    if limited("a limit that the kernel refuses") {
+        let build = workspace.build(["--cpuset-cpus=65000", &shared().base_argument()]);
+        build.run().fails(3, &["cannot set --cpuset-cpus", "\"65000\"", "cpuset.cpus"]);
+    }
     // Above what the kernel takes from anybody.
     let build = workspace.build(["--ulimit=nofile=99999999999", &shared().base_argument()]);
     build.run().fails(3, &["--ulimit nofile=99999999999:99999999999", "fs.nr_open"]);

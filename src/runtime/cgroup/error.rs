@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::hierarchy::Controller;
 use crate::limits::{Limits, Pids};
@@ -62,7 +62,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A limit could not be written.
-    #[error("cannot write {text:?} to {}", path.display())]
+    #[error("cannot {}, which takes {text:?} in {}", purpose(path), path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -81,6 +81,26 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// What a file of a group is written for.
+fn purpose(file: &Path) -> &'static str {
+    const PURPOSES: [(&str, &str); 8] = [
+        ("memory.memsw", "set --memory-swap"),
+        ("memory.swap", "set --memory-swap"),
+        ("memory.", "set --memory"),
+        ("cpu.shares", "set --cpu-shares"),
+        ("cpu.weight", "set --cpu-shares"),
+        ("cpu.", "set --cpus"),
+        ("cpuset.cpus", "set --cpuset-cpus"),
+        ("cpuset.mems", "set --cpuset-mems"),
+    ];
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    match PURPOSES.iter().find(|(prefix, _)| name.starts_with(prefix)) {
+        Some((_, purpose)) => purpose,
+        None if name == "pids.max" => "set --pids-limit",
+        None => "set up the control group of the step",
+    }
 }
 
 fn boot_hint(controller: Controller) -> &'static str {
