@@ -143,7 +143,7 @@ fn a_named_parent_is_made_and_removed_again() {
     assert!(found.iter().all(|parent| holds(parent) >= 2), "{found:?}");
     running.signal(Signal::INT);
     running.wait();
-    assert_eq!(parents(), [PathBuf::new(); 0]);
+    assert_eq!(parents(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn what_a_killed_build_left_is_swept_by_the_next() {
     workspace.assert_nothing_left();
     workspace.dockerfile("ARG BASE\nFROM ${BASE}\nRUN true\n");
     workspace.build(["--pids-limit=50", &shared().base_argument()]).run().success();
-    assert_eq!(groups_of(pid), [PathBuf::new(); 0]);
+    assert_eq!(groups_of(pid), Vec::<PathBuf>::new());
 }
 
 #[test]
