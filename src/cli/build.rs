@@ -18,6 +18,7 @@ use crate::execute::secret::Secrets;
 use crate::export::spec::{Destination, Output};
 use crate::graph;
 use crate::image::manifest::Descriptor;
+use crate::limits::Limits;
 use crate::progress::summary::Summary;
 use crate::progress::{Silent, Sink, json, plain, terminal};
 use crate::recipe::platform::Platform;
@@ -78,9 +79,6 @@ pub(super) struct Recipe {
     #[arg(long = "ssh", value_name = "SPEC")]
     agents: Vec<String>,
 
-    #[command(flatten)]
-    limits: LimitFlags,
-
     /// Let steps that ask for it out of the sandbox: network.host or security.insecure
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     allow: Vec<String>,
@@ -94,6 +92,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     image: ImageFlags,
+
+    #[command(flatten)]
+    limits: LimitFlags,
 
     /// Do not build, but: check, outline or targets; with ,format=json as JSON
     #[arg(long, value_name = "METHOD")]
@@ -141,6 +142,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     let call = call.map_or(Ok(Call::Build), str::parse)?;
     arguments.image.refuse_attestations()?;
     let mut request = arguments.recipe.request()?;
+    request.limits = arguments.limits.read()?;
     request.labels = arguments.image.labels()?;
     request.annotations = arguments.image.annotations()?;
     request.names = arguments.tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
@@ -217,7 +219,7 @@ impl Recipe {
             annotations: BTreeMap::new(),
             secrets: Secrets::parse(&self.secrets)?,
             agents: Agents::parse(&self.agents)?,
-            limits: self.limits.read()?,
+            limits: Limits::default(),
         })
     }
 }
