@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 pub use self::error::{Error, Findings, sentence};
-pub use self::prepare::{Checked, Plan, check, outline};
+pub use self::prepare::{Checked, Plan, check, outline, targets};
 
 use self::contexts::{ContextSource, RecipeSource};
 use self::error::step_failed;

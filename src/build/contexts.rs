@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::build::{Error as BuildError, Request, Workplace};
 use crate::context::opened::Opened;
 use crate::context::{self, Context};
-use crate::diagnostic::SourceFile;
+use crate::diagnostic::{Diagnostic, SourceFile, Span};
 use crate::digest::{ContentId, Digest};
 use crate::fetch::{self, HttpFile, Kept};
 use crate::graph::epoch::TimeSource;
@@ -23,6 +23,7 @@ use crate::layer::entries::{Entries, EntryKind};
 use crate::layer::tree::{Kind, Tree};
 use crate::layer::unpack;
 use crate::layer::view::{Follow, View, resolve};
+use crate::recipe::dockerfile;
 use crate::recipe::remote::GitAddress;
 use crate::store::Scratch;
 
@@ -421,13 +422,37 @@ fn source_file(path: &Path, name: String, bytes: Vec<u8>) -> Result<SourceFile, 
     Ok(SourceFile { name: name.into(), text: text.into() })
 }
 
-/// The bytes as text; where they are none, the error says in which line.
+/// The bytes as text. In comments any bytes do; elsewhere, the error says in which line they are no text.
 fn utf8(bytes: Vec<u8>) -> io::Result<String> {
-    String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.split(|byte| *byte == b'\n').count();
-        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"))
+    String::from_utf8(bytes).or_else(|error| {
+        let mut text = String::new();
+        let mut replaced = Vec::new();
+        for chunk in error.as_bytes().utf8_chunks() {
+            text.push_str(chunk.valid());
+            if !chunk.invalid().is_empty() {
+                replaced.push(text.len());
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        let outside = outside_of_comments(&text);
+        match replaced.into_iter().find(|place| outside.iter().any(|span| (span.start..span.end).contains(place))) {
+            None => Ok(text),
+            Some(place) => {
+                let line = text[..place].split('\n').count();
+                Err(io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text")))
+            }
+        }
     })
+}
+
+/// Where a recipe says something: its instructions, and all of it if it has mistakes.
+fn outside_of_comments(text: &str) -> Vec<Span> {
+    let (recipe, problems) = dockerfile::parse(&SourceFile { name: "".into(), text: text.into() });
+    if problems.iter().any(Diagnostic::is_error) {
+        return vec![Span::new(0, text.len())];
+    }
+    let steps = recipe.global_args.iter().chain(recipe.stages.iter().flat_map(|stage| &stage.steps));
+    recipe.stages.iter().map(|stage| stage.span).chain(steps.map(|step| step.span)).collect()
 }
 
 /// The first of some files that a tree has.

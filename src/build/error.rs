@@ -160,11 +160,11 @@ pub(super) fn step_failed(plan: &Plan, failed: solve::Failed) -> Error {
             source: Box::new(error),
         };
     }
-    Error::Step {
-        title: origin.title(),
-        at: finding(&plan.recipe.source, origin.span, sentence(&error)),
-        source: Box::new(error),
+    let mut at = finding(&plan.recipe.source, origin.span, sentence(&error));
+    if let solve::Error::Execute(crate::execute::Error::NotFound { nearest: Some(nearest), .. }) = &error {
+        at.diagnostics.iter_mut().for_each(|finding| finding.help = Some(format!("did you mean `{nearest}`?")));
     }
+    Error::Step { title: origin.title(), at, source: Box::new(error) }
 }
 
 fn finding(source: &SourceFile, span: Span, message: String) -> Box<Findings> {

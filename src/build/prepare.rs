@@ -42,6 +42,15 @@ pub fn outline(request: &Request, place: &Workplace) -> Result<(Recipe, Outline)
     Ok((recipe, outline))
 }
 
+/// The recipe alone, whose stages can be built. Looks up nothing, and expands no variable.
+///
+/// # Errors
+/// If the recipe cannot be read.
+pub fn targets(request: &Request, place: &Workplace) -> Result<Recipe, Error> {
+    let source = request.read_recipe(&Arrivals::default().main(request, place)?, place)?;
+    Ok(parse(&source, request)?.0)
+}
+
 /// What a check came to.
 #[derive(Debug)]
 pub struct Checked {
@@ -56,7 +65,9 @@ pub struct Checked {
 /// # Errors
 /// If there is no recipe to check. What goes wrong later is part of the result.
 pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
-    let graph = graph::Request { every_stage: true, ..request.graph.clone() };
+    // What a step may have is between the user and a build.
+    let allow = graph::Allowed { network_host: true, security_insecure: true };
+    let graph = graph::Request { every_stage: true, allow, ..request.graph.clone() };
     let request = &Request { graph, ..request.clone() };
     let mut arrivals = Arrivals::default();
     let main = arrivals.main(request, place)?;
@@ -85,6 +96,8 @@ pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
     let ignore = made.as_ref().and_then(|(_, contexts)| contexts.get(&ContextName::Main)).and_then(Opened::ignore);
     let subject = check::Subject { recipe: &recipe, graph: made.as_ref().map(|(graph, _)| graph), ignore };
     let diagnostics = check::findings(&subject, reported, check::Purpose::Check);
+    let rules = check::violations(&recipe.checks, &diagnostics);
+    let failure = failure.or_else(|| (!rules.is_empty()).then_some(Error::Violations { rules }));
     Ok(Checked { findings: Findings { source, diagnostics }, failure })
 }
 

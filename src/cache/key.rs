@@ -220,7 +220,7 @@ mod tests {
         RunOp {
             parent: NodeId(0),
             argv: vec!["/bin/sh".into(), "-c".into(), "true".into()],
-            env: vec![("PATH".into(), "/bin".into())],
+            env: [("PATH".into(), "/bin".into())].into(),
             proxy_env: vec![("HTTP_PROXY".into(), "http://proxy".into())],
             workdir: "/".into(),
             user: String::new(),
@@ -245,7 +245,7 @@ mod tests {
         let changed = [
             RunOp { argv: vec!["/bin/sh".into(), "-c true".into()], ..op.clone() },
             RunOp { hostname: Some("other".into()), ..op.clone() },
-            RunOp { env: vec![("PATH".into(), "/bin:".into())], ..op.clone() },
+            RunOp { env: [("PATH".into(), "/bin:".into())].into(), ..op.clone() },
             RunOp { workdir: "/a".into(), ..op.clone() },
             RunOp { user: "a".into(), ..op.clone() },
             RunOp { network: Network::None, ..op.clone() },

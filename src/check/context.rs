@@ -19,6 +19,9 @@ pub(super) fn check(graph: &Graph, ignore: &Ignore, findings: &mut Vec<Diagnosti
         }
         for source in &copy.sources {
             let CopySource::Path(path) = source else { continue };
+            if is_root(path) && !ignore.hides_everything() {
+                continue;
+            }
             let Some(pattern) = ignore.verdict(Path::new(path)).hidden_by else { continue };
             let message = format!("`{path}` is hidden by the pattern `{}`", pattern.text);
             findings.push(
@@ -27,4 +30,9 @@ pub(super) fn check(graph: &Graph, ignore: &Ignore, findings: &mut Vec<Diagnosti
             );
         }
     }
+}
+
+/// Whether a source is the context itself, which no pattern hides that does not hide all there is in it.
+fn is_root(path: &str) -> bool {
+    path.split('/').all(|part| matches!(part, "" | "."))
 }

@@ -83,14 +83,14 @@ fn is_wanted(finding: &Diagnostic, checks: &Checks, purpose: Purpose) -> bool {
         Regime::Always => true,
         Regime::WhenChecked => purpose == Purpose::Check,
         // What is switched on by name is not switched off by `skip=all`.
-        Regime::OnRequest => return checks.experimental.contains(name) && !checks.skips_here(name, finding.span),
+        Regime::OnRequest => return checks.wants(name, finding.span) && !checks.skips_here(name, finding.span),
     };
     on && !checks.skips(name, finding.span)
 }
 
 /// Names in `# check=` that no rule has.
 fn unknown_rules(checks: &Checks, findings: &mut Vec<Diagnostic>) {
-    let local = checks.local.iter().flat_map(|(_, rules)| &rules.names);
+    let local = checks.local.iter().flat_map(|above| above.skip.names.iter().chain(&above.experimental.names));
     for name in checks.skip.names.iter().chain(&checks.experimental.names).chain(local) {
         if rule::find(&name.value).is_none() {
             let message = format!("there is no rule named `{}`", name.value);

@@ -111,6 +111,8 @@ rules! {
     Strata Always UnusedBuildArg "every --build-arg is declared by an ARG",
     Strata Always SyntaxTooNew "the syntax asked for is built in",
     Strata Always MountKeyWithoutEffect "keys of --mount have an effect on mounts of that type",
+    Strata Always InvalidTrigger "what follows ONBUILD is an instruction without mistakes",
+    Strata Always UnknownPlatform "platforms are ones that images are made for",
     Strata Always FlagWithoutEffect "flags have an effect on their instruction",
     Strata Always InvalidCheckComment "a comment about checks can be read",
     Strata WhenChecked UnknownRule "comments about checks name rules that there are",

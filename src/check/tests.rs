@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::check::rule::RULES;
-use crate::diagnostic::SourceFile;
+use crate::diagnostic::{SourceFile, Span};
 use crate::graph::Request;
 use crate::graph::lower::{Lowered, lower};
 use crate::recipe::dockerfile;
@@ -132,10 +132,41 @@ fn comments_and_directives_switch_rules_off() {
         ("# check=experimental=UnpinnedBaseImage\nFROM alpine\n", &["UnpinnedBaseImage"]),
         ("# check=skip=all;experimental=UnpinnedBaseImage\nFROM alpine\n", &["UnpinnedBaseImage"]),
         ("FROM alpine\n", &[]),
+        // What follows a blank does not count, in directives as in comments.
+        ("FROM alpine\n# check=skip=JSONArgsRecommended since signals do not matter\nCMD a\n", &[]),
+        ("# check=skip=UndefinedVar, JSONArgsRecommended\nFROM alpine\nCMD a\n", &["JSONArgsRecommended"]),
+        // An empty line does not part a comment from its instruction, an empty comment does.
+        ("FROM alpine\n# check=skip=JSONArgsRecommended\n\nCMD a\n", &[]),
+        ("FROM alpine\n# check=skip=JSONArgsRecommended\n# more\nCMD a\n", &[]),
+        ("FROM alpine\n# check=skip=JSONArgsRecommended\n#\nCMD a\n", &["JSONArgsRecommended"]),
+        ("FROM alpine\n# Check = skip=JSONArgsRecommended\nCMD a\n", &[]),
+        ("FROM alpine\n# CHECK =skip=JSONArgsRecommended\nCMD a\n", &[]),
+        ("FROM alpine\n# check=nonsense\nCMD a\n", &["InvalidCheckComment", "JSONArgsRecommended"]),
+        // Of two instructions of which one counts, either may have the comment.
+        ("FROM alpine\n# check=skip=MultipleInstructionsDisallowed\nCMD [\"a\"]\nCMD [\"b\"]\n", &[]),
+        ("FROM alpine\nCMD [\"a\"]\n# check=skip=MultipleInstructionsDisallowed\nCMD [\"b\"]\n", &[]),
+        // A comment can switch a rule on, too.
+        (
+            "FROM alpine\n# check=experimental=InvalidDefinitionDescription\n# wrong\nARG X\n# wrong\nARG Y\n",
+            &["InvalidDefinitionDescription"],
+        ),
     ];
     for (text, expected) in table {
         assert_eq!(rules(text), *expected, "{text}");
     }
+}
+
+#[test]
+fn what_the_command_line_has_wrong_has_no_place() {
+    let rule = rule::find("UnusedBuildArg").unwrap();
+    let [bad, _] = examples(rule.page);
+    let found = check(&bad, Purpose::Build);
+    let [finding] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((finding.rule, finding.span), (Some("UnusedBuildArg"), Span::default()));
+    let source = SourceFile { name: "Dockerfile".into(), text: bad.dockerfile.as_str().into() };
+    let shown = crate::diagnostic::render(&found, &source, false);
+    assert!(shown.contains("VERSOIN") && shown.contains("did you mean"), "{shown}");
+    assert!(!shown.contains("Dockerfile:") && !shown.contains('^'), "{shown}");
 }
 
 #[test]
@@ -160,10 +191,13 @@ fn conditions_are_those_of_buildkit() {
         ("FROM --platform=linux alpine AS tools\n", &["FromPlatformFlagConstDisallowed"]),
         ("FROM --platform=${TARGETPLATFORM:-x} alpine\n", &["RedundantTargetPlatform"]),
         ("ARG P=linux/amd64\nFROM --platform=$P alpine\n", &[]),
+        ("FROM --platform=$BUILDOS/amd46 scratch\n", &["UnknownPlatform"]),
+        // Whether there is a fall-back or not: an argument may only have been forgotten in this stage.
+        ("ARG X=1\nFROM alpine\nENV Y=${X:-2}\n", &["UndefinedVar"]),
         // Secrets.
         ("ARG TOKEN\nFROM alpine\n", &[]),
         ("FROM alpine\nARG TOKEN\n", &["SecretsUsedInArgOrEnv"]),
-        ("FROM alpine\nENV PUBLIC_KEY=a\n", &[]),
+        ("FROM alpine\nENV PUBLIC_KEY=a PASSWORD_FILE=b TOKEN_VERSION=c\n", &[]),
         // All stages are looked at, needed or not.
         ("# a is built by name\nFROM alpine AS a\nENV X 1\nFROM alpine\n", &["LegacyKeyValueFormat"]),
     ];
@@ -202,6 +236,9 @@ fn exceptions_in_the_ignore_file_silence_its_rule() {
         ("*.md\n!a.md", "b.md", false),
         ("*.md", "a.txt", false),
         ("*", ".", true),
+        ("**/*", "/", true),
+        ("*.*", ".", false),
+        ("a\nb", ".", false),
     ] {
         let example = Example {
             dockerfile: format!("FROM scratch\nCOPY {source} /x/\nADD {source} /y/\n"),

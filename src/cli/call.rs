@@ -82,8 +82,7 @@ impl Call {
                 }
             }
             Self::Targets(format) => {
-                let graph = crate::graph::Request { target: None, ..request.graph.clone() };
-                let (recipe, _) = build::outline(&Request { graph, ..request.clone() }, &place()?)?;
+                let recipe = build::targets(request, &place()?)?;
                 match format {
                     Format::Text => print(&targets_text(&recipe)),
                     Format::Json => print_json(&targets_document(&recipe)),
@@ -131,12 +130,18 @@ fn outline_document(recipe: &Recipe, outline: &Outline) -> Value {
     let place = |span| location(recipe, span);
     let mounted = |list: &[Mounted]| -> Value {
         list.iter()
-            .map(|one| json!({ "name": one.id, "required": one.required, "location": place(one.span) }))
+            .map(|one| {
+                let required = one.required.then_some(true);
+                without_nulls(json!({ "name": one.id, "required": required, "location": place(one.span) }))
+            })
             .collect()
     };
     let argument = |one: &Argument| {
         without_nulls(json!({
-            "name": one.name, "value": one.value, "description": one.description, "location": place(one.span),
+            "name": one.name,
+            "value": one.value.as_ref().filter(|value| !value.is_empty()),
+            "description": one.description,
+            "location": place(one.span),
         }))
     };
     without_nulls(json!({
@@ -145,6 +150,7 @@ fn outline_document(recipe: &Recipe, outline: &Outline) -> Value {
         "args": outline.arguments.iter().map(argument).collect::<Vec<_>>(),
         "secrets": mounted(&outline.secrets),
         "ssh": mounted(&outline.ssh),
+        "sources": [check::encoded(&recipe.source)],
         "cache": outline.caches.iter().map(|one| json!({ "ID": one.id, "location": place(one.span) })).collect::<Value>(),
     }))
 }
@@ -177,12 +183,18 @@ fn targets_document(recipe: &Recipe) -> Value {
             "location": location(recipe, stage.span),
         }))
     };
-    json!({ "targets": recipe.stages.iter().enumerate().map(target).collect::<Vec<_>>() })
+    json!({
+        "targets": recipe.stages.iter().enumerate().map(target).collect::<Vec<_>>(),
+        "sources": [check::encoded(&recipe.source)],
+    })
 }
 
+/// A range for each line.
 fn location(recipe: &Recipe, span: Span) -> Value {
-    let line = |offset: usize| json!({ "line": line_column(&recipe.source.text, offset).0 });
-    json!({ "ranges": [{ "start": line(span.start), "end": line(span.end) }] })
+    let line = |offset: usize| line_column(&recipe.source.text, offset).0;
+    let lines = line(span.start)..=line(span.end);
+    let ranges: Vec<Value> = lines.map(|line| json!({ "start": { "line": line }, "end": { "line": line } })).collect();
+    json!({ "ranges": ranges })
 }
 
 fn without_nulls(mut document: Value) -> Value {

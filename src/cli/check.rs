@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -9,7 +10,7 @@ use crate::build::{self, Checked, Findings, Request};
 use crate::check::rule::{self, Rule};
 use crate::cli::build::Recipe;
 use crate::cli::{Format, exit, print, print_json, workplace};
-use crate::diagnostic::{Diagnostic, line_column, render};
+use crate::diagnostic::{Diagnostic, SourceFile, line_column, render};
 use crate::progress::Silent;
 
 /// The arguments of `check`.
@@ -84,7 +85,9 @@ fn document(findings: &Findings, failure: Option<&build::Error>) -> Value {
     let warnings = findings.diagnostics.iter().filter(|finding| !finding.is_error());
     let mut document = json!({
         "warnings": warnings.map(|finding| warning(finding, findings)).collect::<Vec<_>>(),
-        "sources": [{ "filename": findings.source.name.as_ref(), "language": "Dockerfile" }],
+        "sources": [{
+            "filename": findings.source.name.as_ref(), "language": "Dockerfile", "data": encoded(&findings.source),
+        }],
     });
     let error = findings.diagnostics.iter().find(|finding| finding.is_error());
     if let Some(error) = error {
@@ -94,6 +97,11 @@ fn document(findings: &Findings, failure: Option<&build::Error>) -> Value {
         document["buildError"] = json!({ "message": build::sentence(failure) });
     }
     document
+}
+
+/// The text of a recipe as Docker's documents hold it.
+pub(super) fn encoded(source: &SourceFile) -> String {
+    BASE64_STANDARD.encode(source.text.as_bytes())
 }
 
 fn warning(finding: &Diagnostic, findings: &Findings) -> Value {

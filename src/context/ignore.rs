@@ -100,6 +100,11 @@ impl Ignore {
         Ok(Self { file: name.to_owned(), patterns })
     }
 
+    /// Whether one of the patterns is for everything at the root of the context.
+    pub fn hides_everything(&self) -> bool {
+        self.patterns.iter().any(|pattern| !pattern.exception && matches!(&*pattern.text, "*" | "**" | "**/*"))
+    }
+
     /// Takes patterns as a flag gives them (`--exclude`): `!` counts, and a `/` in front is *not* dropped, so that such a
     /// pattern matches nothing. `name` stands in messages; the line is the place in the list.
     ///

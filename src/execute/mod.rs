@@ -7,6 +7,7 @@ pub mod agent;
 mod cache_mount;
 pub mod copy;
 mod mask;
+mod missing;
 pub mod mkdir;
 pub mod mount;
 pub mod owner;
@@ -20,7 +21,6 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{self, Bases, layers::Layers};
 use crate::context;
-use crate::context::ignore::PatternRef;
 use crate::context::opened::Opened;
 use crate::digest::{ContentId, DiffId, Key};
 use crate::fetch::{self, Fetched, FetchedTree, Fetcher, Joined};
@@ -111,7 +111,7 @@ pub enum Error {
         place: String,
         /// The ignore pattern that hides it, with its file and line.
         hidden: Option<String>,
-        /// The nearest name that is there.
+        /// The nearest path that is there.
         nearest: Option<String>,
     },
     /// Files could not be selected or written.
@@ -345,7 +345,7 @@ impl Executor<'_> {
         let context = self.context(name);
         let fetched = self.open_fetched(fetched)?;
         let selection = copy::select::select_among(op, context.tree(), &trees(&fetched))
-            .map_err(|error| missing_in_context(error, name, context))?;
+            .map_err(|error| missing::in_context(error, name, context))?;
         Ok(Files { selection, from: From::Context(name.clone()), fetched })
     }
 
@@ -361,7 +361,8 @@ impl Executor<'_> {
     pub fn select_from_layers(&self, op: &CopyOp, from: &Chain, fetched: &[Fetched]) -> Result<Files, Error> {
         let view = self.view(from)?;
         let fetched = self.open_fetched(fetched)?;
-        let selection = copy::select::select_among(op, &view, &trees(&fetched)).map_err(missing_in_layers)?;
+        let selection = copy::select::select_among(op, &view, &trees(&fetched))
+            .map_err(|error| missing::in_layers(error, &view))?;
         Ok(Files { selection, from: From::Layers(view), fetched })
     }
 
@@ -457,33 +458,10 @@ fn trees(fetched: &[FetchedTree]) -> Vec<&dyn Tree> {
     fetched.iter().map(FetchedTree::tree).collect()
 }
 
-fn missing_in_context(error: copy::Error, name: &ContextName, context: &Opened) -> Error {
-    match error {
-        copy::Error::NotFound { word } => Error::NotFound {
-            hidden: context
-                .hidden_by(Path::new(word.trim_matches('/')))
-                .map(|PatternRef { file, line, text }| format!("{text:?} ({file}:{line})")),
-            source_path: word,
-            place: place_of(name),
-            nearest: None,
-        },
-        other => other.into(),
-    }
-}
-
 /// A context as messages call it.
 pub fn place_of(name: &ContextName) -> String {
     match name {
         ContextName::Main => "the build context".to_owned(),
         ContextName::Named(name) => format!("the build context {name:?}"),
-    }
-}
-
-fn missing_in_layers(error: copy::Error) -> Error {
-    match error {
-        copy::Error::NotFound { word } => {
-            Error::NotFound { source_path: word, place: "the stage or image".to_owned(), hidden: None, nearest: None }
-        }
-        other => other.into(),
     }
 }

@@ -13,7 +13,7 @@ use crate::digest::ContentId;
 use crate::execute::agent::{self, Forwarding};
 use crate::execute::cache_mount::{self, Taken};
 use crate::execute::mask::Mask;
-use crate::execute::{Error, Executor, Files, From, copy, missing_in_context, missing_in_layers, secret};
+use crate::execute::{Error, Executor, Files, From, copy, missing, secret};
 use crate::graph::{ContextName, CopyOp, CopySource, NodeId, RunMount, RunOp};
 use crate::image::chain::Chain;
 use crate::layer::tree::Tree;
@@ -77,10 +77,10 @@ impl Executor<'_> {
     pub fn show_context(&self, source: &str, name: &ContextName) -> Result<Files, Error> {
         let context = self.context(name);
         let selection = copy::select::select(&as_copy(source), context.tree())
-            .map_err(|error| missing_in_context(error, name, context))?;
+            .map_err(|error| missing::in_context(error, name, context))?;
         if selection.groups.len() != 1 {
             let missing = copy::Error::NotFound { word: source.to_owned() };
-            return Err(missing_in_context(missing, name, context));
+            return Err(missing::in_context(missing, name, context));
         }
         Ok(Files { selection, from: From::Context(name.clone()), fetched: Vec::new() })
     }
@@ -91,11 +91,12 @@ impl Executor<'_> {
     /// See [`Error`].
     pub fn shown_of_layers(&self, source: &str, from: &Chain) -> Result<ContentId, Error> {
         let view = self.view(from)?;
-        let selection = copy::select::select(&as_copy(source), &view).map_err(missing_in_layers)?;
+        let selection =
+            copy::select::select(&as_copy(source), &view).map_err(|error| missing::in_layers(error, &view))?;
         let failed = |source| Error::Layers { source };
         let entry = resolve(&view, Path::new(source.trim_start_matches('.')), Follow::All).map_err(failed)?.entry;
         let Some(entry) = entry.filter(|_| selection.groups.len() == 1) else {
-            return Err(missing_in_layers(copy::Error::NotFound { word: source.to_owned() }));
+            return Err(missing::in_layers(copy::Error::NotFound { word: source.to_owned() }, &view));
         };
         let mut hasher = blake3::Hasher::new_derive_key("strata shown files");
         hasher.update(selection.digest.as_bytes());
@@ -111,7 +112,8 @@ impl Executor<'_> {
             Shown::Files(files) => self.stage(files, scratch, name),
             Shown::Layers { chain, source } => {
                 let view = self.view(chain)?;
-                let selection = copy::select::select(&as_copy(source), &view).map_err(missing_in_layers)?;
+                let selection =
+                    copy::select::select(&as_copy(source), &view).map_err(|error| missing::in_layers(error, &view))?;
                 self.stage(&Files { selection, from: From::Layers(view), fetched: Vec::new() }, scratch, name)
             }
         }

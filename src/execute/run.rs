@@ -135,12 +135,14 @@ fn signal_name(signal: i32) -> String {
 
 /// The step's environment: as configured, then the proxies, a `HOME` where nothing set one, and what its mounts bring.
 fn environment(op: &RunOp, mounted: &[(String, Vec<u8>)], home: &str) -> Result<Vec<CString>, Error> {
-    let has_home = op.env.iter().any(|(name, _)| name == "HOME");
-    let home = (!has_home).then(|| ("HOME".to_owned(), home.to_owned()));
-    let own_agent = |name: &str| name == "SSH_AUTH_SOCK" && op.env.iter().any(|(known, _)| known == name);
+    let is_set = |name: &str| op.env.iter().any(|(known, _)| **known == *name);
+    let home = (!is_set("HOME")).then_some(("HOME", home));
+    let own_agent = |name: &str| name == "SSH_AUTH_SOCK" && is_set(name);
     let mounted: Vec<_> = mounted.iter().filter(|(name, _)| !own_agent(name)).collect();
-    let replaced = |name: &String| mounted.iter().any(|(by, _)| by == name);
-    let configured = op.env.iter().chain(&op.proxy_env).chain(&home).filter(|(name, _)| !replaced(name));
+    let replaced = |name: &str| mounted.iter().any(|(by, _)| by == name);
+    let set = op.env.iter().map(|(name, value)| (&**name, &**value));
+    let proxies = op.proxy_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let configured = set.chain(proxies).chain(home).filter(|(name, _)| !replaced(name));
     let mut environment: Vec<CString> =
         configured.map(|(name, value)| c_string(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
     for (name, value) in mounted {

@@ -18,6 +18,9 @@ use crate::recipe::{Arg, CommandLine, Pair, Recipe, Stage};
 const SECRET: [&str; 10] =
     ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
 
+/// Words beside such a one that say that the value is none.
+const HARMLESS: [&str; 3] = ["public", "file", "version"];
+
 /// Instructions of which only the last one in a stage counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Single {
@@ -35,8 +38,10 @@ pub(super) struct Singles {
 }
 
 impl StageInProgress<'_> {
-    /// Warns where an earlier instruction of the kind loses its effect. The finding is at the one that has none.
+    /// Warns where an earlier instruction of the kind loses its effect. The finding is at the one that has none; a comment
+    /// above either of the two can switch it off.
     pub(super) fn used_once(&mut self, which: Single, span: Span) {
+        const RULE: &str = "MultipleInstructionsDisallowed";
         let (place, name) = match which {
             Single::Cmd => (&mut self.singles.cmd, "CMD"),
             Single::Entrypoint => (&mut self.singles.entrypoint, "ENTRYPOINT"),
@@ -44,9 +49,10 @@ impl StageInProgress<'_> {
         };
         let earlier = place.replace(span);
         // A trigger of an image has no place in this recipe.
-        if let Some(earlier) = earlier.filter(|earlier| *earlier != Span::default()) {
+        let placed = earlier.filter(|earlier| *earlier != Span::default());
+        if let Some(earlier) = placed.filter(|_| !self.stages.checks.skips_here(RULE, span)) {
             let message = format!("this `{name}` has no effect: only the last one of a stage counts");
-            self.findings.push(Diagnostic::warning("MultipleInstructionsDisallowed", earlier, message));
+            self.findings.push(Diagnostic::warning(RULE, earlier, message));
         }
     }
 
@@ -103,17 +109,17 @@ fn secret(instruction: &str, name: &str, span: Span, findings: &mut Vec<Diagnost
     }
 }
 
-/// Whether a part of the name is a word for secrets, and none is `public`.
+/// Whether a part of the name is a word for secrets, and none says that the value is not one.
 fn sounds_secret(name: &str) -> bool {
-    let parts = || name.split('_');
-    let is = |part: &str, word: &str| part.eq_ignore_ascii_case(word);
-    parts().any(|part| SECRET.iter().any(|word| is(part, word))) && !parts().any(|part| is(part, "public"))
+    let has = |words: &[&str]| name.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)));
+    has(&SECRET) && !has(&HARMLESS)
 }
 
 /// Looks at the `--platform` of a `FROM`.
 pub(super) fn platform_of_base(stage: &Stage, globals: &Globals, findings: &mut Vec<Diagnostic>) {
     let Some(word) = &stage.platform else { return };
     let Some(seen) = globals.look_into(word) else { return };
+    unknown_platform(&seen.value, word.span, findings);
     match (seen.set.as_slice(), seen.unset.is_empty()) {
         ([name], true) if name == "TARGETPLATFORM" && globals.get(name) == Some(seen.value.as_str()) => {
             let message = format!("`--platform={}` changes nothing: that is the platform anyway", word.value);
@@ -121,6 +127,16 @@ pub(super) fn platform_of_base(stage: &Stage, globals: &Globals, findings: &mut 
         }
         ([], true) => constant_platform(stage, &seen.value, word.span, findings),
         _ => {}
+    }
+}
+
+fn unknown_platform(value: &str, span: Span, findings: &mut Vec<Diagnostic>) {
+    let Ok(platform) = value.parse::<Platform>() else { return };
+    if let Some((part, nearest)) = platform.unknown_part() {
+        let message = format!("`{part}` is no operating system or architecture that images are made for");
+        let mut finding = Diagnostic::warning("UnknownPlatform", span, message);
+        finding.help = nearest.map(|nearest| format!("did you mean `{nearest}`?"));
+        findings.push(finding);
     }
 }
 
@@ -173,6 +189,9 @@ mod tests {
             ("KEYBOARD", false),
             ("MONKEY", false),
             ("PUBLIC_KEY", false),
+            ("PASSWORD_FILE", false),
+            ("KEY_VERSION", false),
+            ("PROFILE_KEY", true),
             ("TOKENIZER", false),
             ("", false),
         ] {

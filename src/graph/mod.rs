@@ -29,6 +29,7 @@ mod state;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::diagnostic::Span;
 use crate::digest::Digest;
@@ -191,6 +192,12 @@ pub enum ContextName {
     Named(String),
 }
 
+/// A variable's name and value.
+pub type Variable = (Arc<str>, Arc<str>);
+
+/// Variables in order. A recipe has as many of these lists as it has steps, so that their texts are shared.
+pub type Variables = Arc<[Variable]>;
+
 /// `RUN`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RunOp {
@@ -199,7 +206,7 @@ pub struct RunOp {
     /// Program and arguments, the shell included.
     pub argv: Vec<String>,
     /// The whole environment in order, `PATH` included; build arguments in scope included.
-    pub env: Vec<(String, String)>,
+    pub env: Variables,
     /// Proxy variables given by `--build-arg` but not declared: seen by the process, never part of a key.
     pub proxy_env: Vec<(String, String)>,
     /// Working directory, absolute.

@@ -61,17 +61,28 @@ pub fn outline(recipe: &Recipe, request: &Request) -> Result<Outline, Vec<Diagno
     let globals = Globals::new(recipe, request, &mut findings);
     let Some(stages) = Stages::resolve(recipe, request, &globals, &mut findings) else { return Err(findings) };
     let target = stages.target(request.target.as_deref()).map_err(|finding| vec![finding])?;
-    // What stands in the way of a build stands not in the way of a look.
+    stages.check_sources(&mut findings);
+    if !findings.iter().all(|finding| !finding.is_error()) {
+        return Err(findings);
+    }
+    // What else stands in the way of a build stands not in the way of a look.
     let reached = stages.reach(vec![target], &BTreeMap::new(), &mut Vec::new());
 
     let stage = stages.planned[target].stage;
-    let mut survey = Survey { recipe, globals: &globals, outline: Outline::default(), variables: HashMap::new() };
+    let mut survey = Survey {
+        recipe,
+        globals: &globals,
+        outline: Outline::default(),
+        variables: HashMap::new(),
+        arguments: HashMap::new(),
+    };
     survey.outline.name = stage.name.as_ref().map(|name| name.value.clone());
     survey.outline.description.clone_from(&stage.description);
     for number in reached.stages.keys() {
         survey.stage(&stages, *number);
     }
-    let mut outline = survey.outline;
+    let arguments = survey.of_target(&stages, target);
+    let mut outline = Outline { arguments, ..survey.outline };
     outline.arguments.sort_by_key(|argument| argument.span.start);
     Ok(outline)
 }
@@ -83,14 +94,17 @@ struct Survey<'a> {
     outline: Outline,
     /// What each stage leaves to those on top of it.
     variables: HashMap<usize, (Environment, Arguments)>,
+    /// What each stage declares or uses of what is declared before the first one, by name.
+    arguments: HashMap<usize, BTreeMap<String, Argument>>,
 }
 
 impl Survey<'_> {
     fn stage(&mut self, stages: &Stages<'_>, number: usize) {
         let planned = &stages.planned[number];
+        let mut own = BTreeMap::new();
         for word in std::iter::once(&planned.stage.base).chain(&planned.stage.platform) {
             for name in self.globals.look_into(word).map(|seen| seen.set).unwrap_or_default() {
-                self.global(&name);
+                self.global(name, &mut own);
             }
         }
         let below = match planned.base {
@@ -99,24 +113,34 @@ impl Survey<'_> {
         };
         let (mut environment, mut arguments) = below.unwrap_or_default();
         for step in &planned.stage.steps {
-            self.step(step, &mut environment, &mut arguments);
+            self.step(step, &mut environment, &mut arguments, &mut own);
         }
         self.variables.insert(number, (environment, arguments));
+        self.arguments.insert(number, own);
     }
 
-    fn step(&mut self, step: &Step, environment: &mut Environment, arguments: &mut Arguments) {
+    fn step(
+        &mut self,
+        step: &Step,
+        environment: &mut Environment,
+        arguments: &mut Arguments,
+        own: &mut BTreeMap<String, Argument>,
+    ) {
         let mut unseen = Vec::new();
         match &step.instruction {
             Instruction::Arg(declared) => {
-                for (place, argument) in declared.iter().enumerate() {
+                for argument in declared {
                     let shown = scope::declare(self.globals, environment, arguments, argument, &mut unseen);
                     let value = shown.and_then(|shown| shown.split_once('=').map(|(_, value)| value.to_owned()));
-                    if argument.default.is_none() && self.global(&argument.name.value) {
+                    let (name, span) = (argument.name.value.clone(), argument.name.span);
+                    // The value of one from before the first stage, or of one that nobody has to declare.
+                    let inherited = argument.default.is_none() && self.globals.get(&name).is_some();
+                    if inherited && !self.globals.is_given(&name) {
+                        self.global(name, own);
                         continue;
                     }
-                    let description = step.description.clone().filter(|_| place == 0);
-                    let (name, span) = (argument.name.value.clone(), argument.name.span);
-                    self.add(Argument { name, value, description, span });
+                    let description = argument.description.clone();
+                    own.insert(name.clone(), Argument { name, value, description, span });
                 }
             }
             Instruction::Env(pairs) => {
@@ -137,24 +161,51 @@ impl Survey<'_> {
         }
     }
 
-    /// Adds an argument declared before the first stage, if there is one of this name.
-    fn global(&mut self, name: &str) -> bool {
-        for step in &self.recipe.global_args {
-            let Instruction::Arg(declared) = &step.instruction else { continue };
-            if let Some(place) = declared.iter().position(|argument| argument.name.value == name) {
-                let value = self.globals.get(name).map(str::to_owned);
-                let description = step.description.clone().filter(|_| place == 0);
-                self.add(Argument { name: name.to_owned(), value, description, span: declared[place].name.span });
-                return true;
+    /// Adds an argument declared before the first stage, if there is one of this name and the stage has no other, and
+    /// those that its default is made of.
+    fn global(&self, name: String, own: &mut BTreeMap<String, Argument>) {
+        let mut waiting = vec![name];
+        while let Some(name) = waiting.pop() {
+            if own.contains_key(&name) {
+                continue;
             }
+            let declared = self.recipe.global_args.iter().filter_map(|step| match &step.instruction {
+                Instruction::Arg(declared) => Some(declared),
+                _ => None,
+            });
+            // The last declaration is the one in force.
+            let Some(argument) = declared.flatten().rfind(|argument| argument.name.value == name) else {
+                continue;
+            };
+            if let (Some(default), false) = (&argument.default, self.globals.is_given(&name)) {
+                waiting.extend(self.globals.look_into(default).map(|seen| seen.set).unwrap_or_default());
+            }
+            let value = self.globals.get(&name).map(str::to_owned);
+            let (description, span) = (argument.description.clone(), argument.name.span);
+            own.insert(name.clone(), Argument { name, value, description, span });
         }
-        false
     }
 
-    fn add(&mut self, argument: Argument) {
-        if self.outline.arguments.iter().all(|known| known.span != argument.span) {
-            self.outline.arguments.push(argument);
+    /// The arguments of a stage and of those it stands on or copies from; of several with one name that of the stage
+    /// nearest to it.
+    fn of_target(&mut self, stages: &Stages<'_>, target: usize) -> Vec<Argument> {
+        let mut found = BTreeMap::new();
+        let mut next = Some(target);
+        while let Some(number) = next {
+            for (name, argument) in self.arguments.remove(&number).unwrap_or_default() {
+                found.entry(name).or_insert(argument);
+            }
+            next = match stages.planned[number].base {
+                Base::Stage(base) => Some(base),
+                _ => None,
+            };
         }
+        let mut others: Vec<_> = std::mem::take(&mut self.arguments).into_iter().collect();
+        others.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        for (name, argument) in others.into_iter().flat_map(|(_, arguments)| arguments) {
+            found.entry(name).or_insert(argument);
+        }
+        found.into_values().collect()
     }
 }
 

@@ -22,7 +22,7 @@ impl StageInProgress<'_> {
         let op = RunOp {
             parent: self.state.node,
             argv,
-            env: environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            env: environment.shared(),
             proxy_env: self.globals.proxies(environment),
             workdir: self.state.workdir(),
             user: self.state.config.config.user.clone(),

@@ -4,12 +4,13 @@
 //! words, and findings about variables nobody declared. Every word of one instruction sees the variables as they were
 //! before it. How `$x` is written is `recipe::variable`'s part.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::graph::advice::did_you_mean;
-use crate::graph::{Allowed, Request, SOURCE_DATE_EPOCH, builtin};
+use crate::graph::{Allowed, Request, SOURCE_DATE_EPOCH, Variable, Variables, builtin};
 use crate::recipe::platform::Platform;
 use crate::recipe::{Arg, Instruction, Mount, Recipe, Word, dockerfile, variable};
 
@@ -29,8 +30,10 @@ const ADVISED: usize = 1_000;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Environment {
     /// `None` where a variable was set again later.
-    entries: Vec<Option<(String, String)>>,
-    places: HashMap<String, usize>,
+    entries: Vec<Option<Variable>>,
+    places: HashMap<Arc<str>, usize>,
+    /// What [`Self::shared`] gave, until a variable is set.
+    shared: OnceCell<Variables>,
 }
 
 impl Environment {
@@ -42,10 +45,12 @@ impl Environment {
 
     /// Sets a variable, which makes it the last.
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        if let Some(place) = self.places.insert(name.to_owned(), self.entries.len()) {
+        self.shared.take();
+        let name: Arc<str> = name.into();
+        if let Some(place) = self.places.insert(Arc::clone(&name), self.entries.len()) {
             self.entries[place] = None;
         }
-        self.entries.push(Some((name.to_owned(), value.to_owned())));
+        self.entries.push(Some((name, value.into())));
         if self.entries.len() > 2 * self.places.len() + 16 {
             self.close_gaps();
         }
@@ -53,7 +58,13 @@ impl Environment {
 
     /// Every variable in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.entries.iter().flatten().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Every variable in order, for a step to keep. Steps between which nothing is set have the same list, and all lists
+    /// have the same texts, so that a large value costs its size once and not once a step.
+    pub(super) fn shared(&self) -> Variables {
+        Arc::clone(self.shared.get_or_init(|| self.entries.iter().flatten().cloned().collect()))
     }
 
     fn close_gaps(&mut self) {
@@ -291,6 +302,11 @@ impl Globals {
         self.environment.get(name)
     }
 
+    /// Whether `--build-arg` gives this argument.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
     /// What cache mounts of one name are kept apart by: `--build-arg BUILDKIT_CACHE_MOUNT_NS`, as in BuildKit.
     pub(super) fn cache_namespace(&self) -> Option<&str> {
         self.given.get("BUILDKIT_CACHE_MOUNT_NS").map(String::as_str).filter(|namespace| !namespace.is_empty())
@@ -408,19 +424,11 @@ impl Scope<'_> {
         if unset.is_empty() {
             return;
         }
-        let with_fallback = names_with_fallback(&word.value);
         for name in unset {
-            if self.arguments.places.contains_key(name)
-                || NOT_VARIABLES.contains(&name.as_str())
-                || with_fallback.contains(name.as_str())
-            {
+            if self.arguments.places.contains_key(name) || NOT_VARIABLES.contains(&name.as_str()) {
                 continue;
             }
-            let mut finding = Diagnostic::warning(
-                "UndefinedVar",
-                word.span,
-                format!("`${name}` is not defined, so it is empty here"),
-            );
+            let mut finding = Diagnostic::warning("UndefinedVar", word.span, format!("`${name}` is not defined here"));
             if findings.len() < ADVISED {
                 finding.help = did_you_mean(name, self.environment.iter().map(|(known, _)| known));
             }
@@ -463,17 +471,6 @@ impl Expanded for Vec<String> {
     fn length(&self) -> usize {
         self.iter().map(String::len).sum()
     }
-}
-
-/// The variables for which a word says what to do where they are not set, as in `${x:-y}`: nobody forgot those.
-fn names_with_fallback(word: &str) -> HashSet<&str> {
-    let openings = word.match_indices("${").map(|(place, opening)| &word[place + opening.len()..]);
-    let named = openings.filter_map(|rest| {
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_')?;
-        let (name, rest) = rest.split_at(end);
-        rest.strip_prefix(':').unwrap_or(rest).starts_with(['-', '+', '?']).then_some(name)
-    });
-    named.collect()
 }
 
 /// The platform arguments, in BuildKit's order.
@@ -538,18 +535,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_is_seen() {
-        for (word, expected) in [
-            ("${x:-y}", true),
-            ("a${x-y}", true),
-            ("${x:?no}", true),
-            ("${x+y}", true),
-            ("$x", false),
-            ("${x}", false),
-            ("${xy:-z}", false),
-            ("${x#-}", false),
-        ] {
-            assert_eq!(names_with_fallback(word).contains("x"), expected, "{word}");
-        }
+    fn lists_are_shared_until_a_variable_is_set() {
+        let mut environment = Environment::default();
+        environment.set("A", &"a".repeat(1_000));
+        let first = environment.shared();
+        assert!(Arc::ptr_eq(&first, &environment.shared()));
+        environment.set("B", "b");
+        let second = environment.shared();
+        assert_eq!(second.len(), 2);
+        assert!(Arc::ptr_eq(&first[0].1, &second[0].1), "the value is there once");
     }
 }

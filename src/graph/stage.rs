@@ -13,7 +13,7 @@ use crate::graph::scope::Globals;
 use crate::graph::{ImageRequest, Request, lint};
 use crate::image::config::ImageConfig;
 use crate::recipe::platform::Platform;
-use crate::recipe::{Instruction, MountKind, Recipe, Stage, Step, Word, dockerfile, variable};
+use crate::recipe::{Checks, Instruction, MountKind, Recipe, Stage, Step, Word, dockerfile, variable};
 
 /// What a stage stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub(super) struct Stages<'a> {
     platform: &'a Platform,
     contexts: &'a NamedContexts,
     escape: char,
+    /// Which warnings the recipe wants to see.
+    pub(super) checks: &'a Checks,
 }
 
 impl<'a> Stages<'a> {
@@ -108,6 +110,7 @@ impl<'a> Stages<'a> {
             platform: &request.platform,
             contexts: &request.contexts,
             escape: recipe.escape,
+            checks: &recipe.checks,
         };
         let mut complete = true;
         for (number, stage) in recipe.stages.iter().enumerate() {
@@ -140,7 +143,8 @@ impl<'a> Stages<'a> {
             findings.push(Diagnostic::error(stage.base.span, message));
             return None;
         }
-        if let Some(number) = self.by_name.get(name.to_lowercase().as_str()) {
+        // Unlike `--from` and `--target`, this takes the case as it is written: names of stages are in lower case.
+        if let Some(number) = self.by_name.get(name.as_str()) {
             return Some(Base::Stage(*number));
         }
         if name == "scratch" {
@@ -320,7 +324,7 @@ impl<'a> Stages<'a> {
         for from in sources_of(step) {
             match self.source(Some(&from)) {
                 Ok(Source::Stage(source)) if source >= number => {
-                    findings.push(self.too_late(number, source, from.span));
+                    findings.push(self.too_late(number, source, step, from.span));
                 }
                 Ok(Source::Stage(source)) => waiting.push(source),
                 Ok(Source::Image(image)) if !bases.contains_key(&*image) => {
@@ -333,12 +337,16 @@ impl<'a> Stages<'a> {
         }
     }
 
-    fn too_late(&self, number: usize, source: usize, span: Span) -> Diagnostic {
+    fn too_late(&self, number: usize, source: usize, step: &Step, span: Span) -> Diagnostic {
         let (own, other) = (&self.planned[number].label, &self.planned[source].label);
+        let (does, to_do) = match step.instruction {
+            Instruction::Run(_) => ("mounts itself", "mount"),
+            _ => ("copies from itself", "copy from"),
+        };
         if number == source {
-            return Diagnostic::error(span, format!("stage `{own}` copies from itself"));
+            return Diagnostic::error(span, format!("stage `{own}` {does}"));
         }
-        Diagnostic::error(span, format!("stage `{own}` cannot copy from stage `{other}`, which comes after it"))
+        Diagnostic::error(span, format!("stage `{own}` cannot {to_do} stage `{other}`, which comes after it"))
             .help(format!("move stage `{other}` above stage `{own}`"))
     }
 

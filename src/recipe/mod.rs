@@ -43,8 +43,19 @@ pub struct Checks {
     pub experimental: RuleSet,
     /// `error=true`: a warning fails the build.
     pub error: bool,
-    /// For single instructions, in order, the rules that are switched off within the span of each.
-    pub local: Vec<(Span, RuleSet)>,
+    /// What comments above single instructions say, in order.
+    pub local: Vec<LocalChecks>,
+}
+
+/// What a comment directly above an instruction says about checks of that instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalChecks {
+    /// The instruction with the comments above it.
+    pub span: Span,
+    /// The rules switched off.
+    pub skip: RuleSet,
+    /// The rules switched on.
+    pub experimental: RuleSet,
 }
 
 impl Checks {
@@ -55,9 +66,18 @@ impl Checks {
 
     /// Whether the comment directly above the instruction at this place switches the rule off.
     pub fn skips_here(&self, rule: &str, span: Span) -> bool {
-        let until = self.local.partition_point(|(instruction, _)| instruction.start <= span.start);
+        self.above(span).is_some_and(|above| above.skip.contains(rule))
+    }
+
+    /// Whether a rule that is off by default is switched on at this place.
+    pub fn wants(&self, rule: &str, span: Span) -> bool {
+        self.experimental.contains(rule) || self.above(span).is_some_and(|above| above.experimental.contains(rule))
+    }
+
+    fn above(&self, span: Span) -> Option<&LocalChecks> {
+        let until = self.local.partition_point(|above| above.span.start <= span.start);
         let above = until.checked_sub(1).and_then(|last| self.local.get(last));
-        above.is_some_and(|(instruction, rules)| span.start < instruction.end && rules.contains(rule))
+        above.filter(|above| span.start < above.span.end)
     }
 }
 
@@ -71,6 +91,17 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// Whether no rule is meant.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.names.is_empty()
+    }
+
+    /// Means what the other one means, too.
+    pub fn extend(&mut self, other: Self) {
+        self.all |= other.all;
+        self.names.extend(other.names);
+    }
+
     /// Whether this rule is meant; names are case-sensitive.
     pub fn contains(&self, rule: &str) -> bool {
         self.all || self.names.iter().any(|name| name.value == rule)
@@ -121,8 +152,6 @@ pub struct Step {
     pub text: String,
     /// What it says.
     pub instruction: Instruction,
-    /// The comment directly above an `ARG` that describes it.
-    pub description: Option<String>,
 }
 
 /// What one instruction says.
@@ -171,6 +200,8 @@ pub struct Arg {
     pub name: Spanned<String>,
     /// Its default as written, if any.
     pub default: Option<Word>,
+    /// What a comment directly above the `ARG` says of it.
+    pub description: Option<String>,
 }
 
 /// `name=value` of `ENV` or `LABEL`, both as written.

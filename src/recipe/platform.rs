@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::nearest;
+
 /// What an image runs on (OCI image-index, `platform`), normalised.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
@@ -100,6 +102,17 @@ impl Platform {
         let variant = self.variant.unwrap_or_default().to_lowercase();
         let (architecture, variant) = normalize(&self.architecture.to_lowercase(), &variant);
         Self { os, architecture, variant: Some(variant).filter(|variant| !variant.is_empty()), ..self }
+    }
+
+    /// The part that is no known operating system or architecture, with the known one nearest to it. Such a platform is
+    /// one all the same: somebody may have images for it.
+    pub fn unknown_part(&self) -> Option<(&str, Option<&'static str>)> {
+        let unknown = |part: &'_ str, known: &[&'static str]| !part.is_empty() && !known.contains(&part);
+        if unknown(&self.os, &SYSTEMS) && !self.os.starts_with("wasi") {
+            return Some((&self.os, nearest(&self.os, SYSTEMS)));
+        }
+        unknown(&self.architecture, &ARCHITECTURES)
+            .then(|| (self.architecture.as_str(), nearest(&self.architecture, ARCHITECTURES)))
     }
 
     /// Whether an image for `self` can serve where `wanted` is asked for.

@@ -103,12 +103,20 @@ pub struct Expander {
     keep_escapes: bool,
     ignore_quotes: bool,
     keep_unset: bool,
+    join_heredocs: bool,
 }
 
 impl Expander {
     /// The rules for ordinary words, with this escape character.
     pub const fn new(escape: char) -> Self {
-        Self { escape, keep_quotes: false, keep_escapes: false, ignore_quotes: false, keep_unset: false }
+        Self {
+            escape,
+            keep_quotes: false,
+            keep_escapes: false,
+            ignore_quotes: false,
+            keep_unset: false,
+            join_heredocs: false,
+        }
     }
 
     /// Whether quotes, though they are understood, stay in the result (BuildKit's `RawQuotes`).
@@ -136,6 +144,13 @@ impl Expander {
     #[must_use]
     pub const fn keep_unset(mut self, yes: bool) -> Self {
         self.keep_unset = yes;
+        self
+    }
+
+    /// Whether blanks right after `<<` belong to the word that follows, as in `cat << EOF`.
+    #[must_use]
+    pub const fn join_heredocs(mut self, yes: bool) -> Self {
+        self.join_heredocs = yes;
         self
     }
 
@@ -311,6 +326,16 @@ impl<'a> Machine<'a> {
                 // An escape character at the very end escapes nothing and is dropped.
                 if let Some(escaped) = self.next() {
                     self.output.push(escaped);
+                }
+                self.protect(mark);
+            }
+            '<' if self.rules.join_heredocs && self.peek() == Some('<') => {
+                let mark = self.output.len();
+                self.output.push_str("<<");
+                self.at += '<'.len_utf8();
+                while let Some(blank) = self.peek().filter(|next| matches!(next, ' ' | '\t')) {
+                    self.output.push(blank);
+                    self.at += blank.len_utf8();
                 }
                 self.protect(mark);
             }

@@ -280,12 +280,18 @@ stages! {
     Keyring: "give the process a keyring of its own", "the quota kernel.keys.maxkeys may have been reached";
     /// Standard output and error.
     StandardOutput: "connect the output of the process", "";
+    /// Descriptors.
+    Descriptors: "keep the builder's descriptors from the process", "Linux 5.12 or newer is needed";
     /// The working directory.
     WorkingDirectory: "enter the working directory", "";
     /// The limits of the process.
     Ulimits: "set the limits of the process", "";
     /// The bounding set of capabilities.
     BoundingSet: "limit the capabilities of the process", "";
+    /// Programs from outside the root.
+    Landlock: "keep the process to the programs of its root", "";
+    /// The AppArmor profile.
+    AppArmor: "put the process under the AppArmor profile docker-default", "";
     /// The filter of system calls.
     Seccomp: "install the filter of system calls", "the kernel needs CONFIG_SECCOMP_FILTER";
     /// Supplementary groups.
@@ -298,8 +304,6 @@ stages! {
     Capabilities: "set the capabilities of the process", "";
     /// Signals.
     Signals: "reset the signal mask of the process", "";
-    /// Descriptors.
-    Descriptors: "keep the builder's descriptors from the process", "Linux 5.12 or newer is needed";
     /// The program itself.
     Execute: "run the program", "";
 }

@@ -95,6 +95,23 @@ pub(super) fn tmpfs(
     })
 }
 
+/// A tmpfs that is never swapped out to a disk, where the kernel can promise that: as root since Linux 6.4.
+pub(super) fn unswapped_tmpfs(
+    mode: &std::ffi::CStr,
+    size: &std::ffi::CStr,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Error> {
+    make(c"tmpfs", "tmpfs", |context| {
+        context.set(c"source", c"tmpfs")?;
+        context.set(c"mode", mode)?;
+        context.set(c"size", size)?;
+        // Refused in a user namespace and unknown to older kernels: there it is for the host to have no swap, or to
+        // encrypt it.
+        let _ = context.flag(c"noswap");
+        context.mount(attributes)
+    })
+}
+
 /// A `devpts` of its own. Its terminals belong to group 5, as everywhere, unless that id is not mapped.
 fn devpts() -> Result<OwnedFd, Error> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags};
-use rustix::process::{Resource, Rlimit, Signal, WaitOptions, WaitStatus};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 use rustix::thread::CapabilitySet;
 
 use super::cgroup::Group;
@@ -57,6 +57,8 @@ pub(super) struct Setup<'a> {
     pub mounts: &'a [Ready],
     /// Whether the process is kept from the host's settings.
     pub confined: bool,
+    /// Whether the program is to run under an AppArmor profile.
+    pub apparmor: bool,
     /// Attributes of the overlaid files' mounts, in order.
     pub file_attributes: Vec<MountAttrFlags>,
     /// Further paths below `/sys` to hide, which differ between machines.
@@ -164,6 +166,9 @@ fn become_init(setup: &Setup<'_>) -> Result<(), Failure> {
     if rustix::event::poll(&mut poll, Some(&now)).at(Stage::ParentDeath)? != 0 {
         return Err(Errno::PIPE).at(Stage::ParentDeath);
     }
+    // This process has the builder's memory: its secrets and credentials. Nobody inside may look into it, nor is it
+    // ever written out.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::ParentDeath)?;
     // A SIGCHLD that the parent ignores would be ignored here too, and take away the status of the process.
     sys::reset_signal_dispositions();
     if let Some(command_line) = setup.command_line {
@@ -395,10 +400,18 @@ fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, 
         result => result.at(Stage::Keyring)?,
     }
     connect(setup, stdin).at(Stage::StandardOutput)?;
+    close_all_but_streams(setup).at(Stage::Descriptors)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    rustix::process::chdir(&*setup.cwd).at(Stage::WorkingDirectory)?;
-    limit_resources(setup)?;
+    enter_working_directory(&setup.cwd).at(Stage::WorkingDirectory)?;
     super::privilege::limit_bounding_set(setup.capabilities).at(Stage::BoundingSet)?;
+    if setup.confined {
+        keep_to_programs_of_the_root().at(Stage::Landlock)?;
+    }
+    if setup.apparmor {
+        super::apparmor::change_on_exec().at(Stage::AppArmor)?;
+    }
+    // Last of what takes descriptors, of which the process may get few.
+    limit_resources(setup)?;
     // Needs a capability that the process is about to lose. Everything after this is on the list.
     if let Some(filter) = setup.filter {
         sys::seccomp(filter).at(Stage::Seccomp)?;
@@ -410,7 +423,6 @@ fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, 
     rustix::thread::set_thread_res_gid(gid, gid, gid).at(Stage::User)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).at(Stage::User)?;
     super::privilege::set_capabilities(setup.uid, setup.capabilities).at(Stage::Capabilities)?;
-    sys::close_on_exec_from(3).at(Stage::Descriptors)?;
     sys::unblock_signals().at(Stage::Signals)?;
     Err(Failure(execute(setup)))
 }
@@ -460,6 +472,36 @@ fn connect(setup: &Setup<'_>, stdin: &OwnedFd) -> io::Result<()> {
     sys::duplicate_onto(stdin, 0)?;
     sys::duplicate_onto(&setup.stdout, 1)?;
     sys::duplicate_onto(&setup.stderr, 2)
+}
+
+/// Leaves the process nothing of the builder's but its streams and, up to `execve`, the report.
+///
+/// Comes before anything that looks at a path of the recipe or the image: one that leads through `/proc/self/fd` must
+/// find no directory of the host there.
+fn close_all_but_streams(setup: &Setup<'_>) -> io::Result<()> {
+    let report = raw(&setup.report);
+    if report > 3 {
+        sys::close_range(3, report - 1)?;
+    }
+    sys::close_range(report + 1, u32::MAX)
+}
+
+/// Enters the working directory, but not through a link that only `/proc` can make: those lead past every root.
+fn enter_working_directory(path: &CStr) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
+    Ok(rustix::process::fchdir(directory)?)
+}
+
+/// Lets the process run no program from outside its root. The builder's own would be one: while the process is still a
+/// copy of the builder, `/proc/self/exe` is that file of the host.
+fn keep_to_programs_of_the_root() -> io::Result<()> {
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    match sys::restrict_execution(root) {
+        // A kernel without Landlock, or a policy around Strata that keeps everyone inside from using it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)) => Ok(()),
+        result => result,
+    }
 }
 
 /// Tries the candidates as a search of `PATH` does; gives the failure that counts.

@@ -13,14 +13,16 @@
 //! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces. It
 //!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself (`init`). Where the
 //!    limits of the plan need a control group, it enters that before anything else (`cgroup`).
-//! 4. That one gives up all but Docker's default capabilities (`privilege`), comes under a filter of system calls
-//!    (`seccomp`), takes on its user and becomes the program (`program`).
+//! 4. That one closes what it has of the builder's, gives up all but Docker's default capabilities (`privilege`), comes
+//!    under a filter of system calls (`seccomp`) and, on hosts that have one, a profile (`apparmor`), takes on its user
+//!    and becomes the program (`program`).
 //! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the root
 //!    apart.
 //!
 //! As an ordinary user all of this happens in a user namespace, which [`userns::enter`] makes once at the start of the
 //! program. [`probe`] says what of it a host can do.
 
+mod apparmor;
 mod cancel;
 mod cgroup;
 mod error;
@@ -254,6 +256,7 @@ fn set_up<'a>(
         fittings,
         mounts: &mounts.ready,
         confined,
+        apparmor: confined && apparmor::is_on(),
         file_attributes: plan
             .overlaid
             .iter()

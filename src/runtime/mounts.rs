@@ -357,7 +357,7 @@ impl LayersToShow<'_> {
 fn secret(target: &Path, content: &[u8], mode: u32, (uid, gid): (u32, u32)) -> Result<(OwnedFd, OwnedFd), Error> {
     // What a page holds and no more: the size counts in pages.
     let size = content.len().saturating_add(65536);
-    let tmpfs = fittings::tmpfs(c"0755", &c_string(Path::new(&size.to_string()))?, INERT)?;
+    let tmpfs = fittings::unswapped_tmpfs(c"0755", &c_string(Path::new(&size.to_string()))?, INERT)?;
     let failed = |source: io::Error| Error::FileSystem {
         kind: "tmpfs",
         said: "while writing a secret to it".to_owned(),

@@ -190,17 +190,54 @@ pub(super) fn seccomp(program: &[Instruction]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0_u32, &raw const filter) })
 }
 
+/// Lets the calling thread and everything it starts execute only files in the directory given and below, whatever
+/// mounts are there; renaming and linking across directories stays allowed there. Keeps them, where the kernel can (since
+/// Linux 6.12), from abstract sockets of others, which a shared network namespace has in common.
+///
+/// `ENOSYS` or `EOPNOTSUPP` where the kernel has no Landlock, or one that could not allow the renaming (before Linux
+/// 5.19). Needs `CAP_SYS_ADMIN` in the user namespace.
+pub(super) fn restrict_execution(directory: impl AsFd) -> io::Result<()> {
+    const VERSION: u32 = 1;
+    const PATH_BENEATH: u32 = 1;
+    /// `LANDLOCK_ACCESS_FS_EXECUTE` and `…_REFER`.
+    const ACCESS: u64 = 1 | 1 << 13;
+    /// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET`.
+    const SOCKETS: u64 = 1;
+    #[repr(C, packed)]
+    struct PathBeneath {
+        allowed_access: u64,
+        parent_fd: RawFd,
+    }
+    let create = |attributes: &[u64], flags: u32| {
+        let pointer = if attributes.is_empty() { std::ptr::null() } else { attributes.as_ptr() };
+        // SAFETY: the kernel reads a `landlock_ruleset_attr` of the size given, which has the fields in this order; the
+        // question for the version takes none.
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, pointer, size_of_val(attributes), flags) }
+    };
+    let version = create(&[], VERSION);
+    check(version)?;
+    let ruleset = match version {
+        ..2 => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        2..6 => create(&[ACCESS], 0),
+        _ => create(&[ACCESS, 0, SOCKETS], 0),
+    };
+    check(ruleset)?;
+    let ruleset = RawFd::try_from(ruleset).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset) };
+    let rule = PathBeneath { allowed_access: ACCESS, parent_fd: directory.as_fd().as_raw_fd() };
+    let number = ruleset.as_raw_fd();
+    // SAFETY: `rule` is a whole `landlock_path_beneath_attr`, which the kernel only reads.
+    check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, number, PATH_BENEATH, &raw const rule, 0_u32) })?;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, number, 0_u32) })
+}
+
 /// Closes the descriptors `first..=last`.
 pub(super) fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: only used in a process of our own making that is about to `execve` or does nothing but wait; no object
     // that owns one of these descriptors is used or dropped afterwards.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) })
-}
-
-/// Lets the next `execve` close the descriptors from `first` on.
-pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: sets a flag on descriptors; closes nothing now.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
 /// Makes descriptor number `number` a copy of `fd` that stays open across `execve`.

@@ -47,6 +47,7 @@ const SCENARIOS: &[Scenario] = &[
     ("mounts that cannot be made are explained", impossible_mounts),
     ("without confinement only the namespaces stay", insecure),
     ("hostile links stay inside", hostile_links),
+    ("what is the builder's is out of reach", out_of_reach),
     ("things in the way are named", things_in_the_way),
     ("a root without lower directories works", no_lowers),
     ("a hundred layers work", many_layers),
@@ -935,6 +936,27 @@ fn hostile_links(lab: &Lab) {
         }
     }
     fs::remove_dir_all(outside).unwrap();
+}
+
+fn out_of_reach(lab: &Lab) {
+    let directory = fs::File::open("/").unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+    let links = ["/proc/self/cwd", "/proc/self/root", "/proc/1/cwd"].map(str::to_owned);
+    for cwd in (0..40).map(|number| format!("/proc/self/fd/{number}")).chain(links) {
+        let mut plan = lab.plan("pwd; ls ..");
+        plan.cwd = cwd.into();
+        let ran = lab.run(plan);
+        let refused =
+            matches!(ran.error(), Error::Setup { stage: Stage::WorkingDirectory, .. } | Error::WorkingDirectory { .. });
+        assert!(refused, "{}", chain(ran.error()));
+    }
+    assert_eq!(lab.sh(&format!("ls /proc/self/fd/{number}/; ls /proc/self/fd | tr '\\n' ' '")).text(), "0 1 2 3");
+    for program in ["/proc/self/exe", "/proc/thread-self/exe"] {
+        let mut plan = lab.plan("");
+        plan.argv = strings(&[program, "--list"]);
+        let ran = lab.run(plan);
+        assert!(matches!(ran.error(), Error::NotExecutable { .. }), "{program}: {}", chain(ran.error()));
+    }
 }
 
 fn things_in_the_way(lab: &Lab) {

@@ -1,5 +1,6 @@
 //! `strata check`, `--check`, `--call`, and what a build says of a doubtful recipe.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
 use crate::workspace::Workspace;
@@ -45,8 +46,16 @@ fn findings_as_json_have_dockers_fields() {
         assert_eq!(warning["url"], "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/");
         assert_eq!(warning["location"]["ranges"][0]["start"]["line"], 3);
         assert_eq!(document["sources"][0]["filename"], "Dockerfile");
+        let text = BASE64_STANDARD.decode(document["sources"][0]["data"].as_str().unwrap()).unwrap();
+        assert_eq!(text, DOUBTFUL.as_bytes());
         assert_eq!(document["buildError"], Value::Null);
     }
+    workspace.dockerfile(&format!("# check=error=true\n{DOUBTFUL}"));
+    let violated = check(&workspace, &["--format", "json"]).ended_with(1);
+    let violated: Value = serde_json::from_str(&violated.stdout).unwrap();
+    assert!(violated["buildError"]["message"].as_str().unwrap().contains("StageNameCasing"), "{violated}");
+    assert_eq!(violated["warnings"].as_array().unwrap().len(), 2);
+
     workspace.dockerfile("FROM scratch\nCOPPY a b\n");
     let wrong = check(&workspace, &["--format", "json"]).ended_with(2);
     let document: Value = serde_json::from_str(&wrong.stdout).unwrap();

@@ -44,5 +44,13 @@ mod rootless;
 mod commands;
 // check, --check, --call.
 mod checks;
+// What a real BuildKit said of the recipes in testdata/checks.
+mod agreement;
 // Every flag of `docker buildx build`.
 mod flags;
+// A hundred things that a hostile step would try, in Strata's steps and in runc's containers.
+mod attack;
+// Recipes, images and cache mounts made to lead Strata out of a step's root.
+mod hostile;
+// docs/security.md names tests that exist.
+mod security_page;

@@ -25,7 +25,7 @@ fn run(parent: usize) -> Op {
     Op::Run(RunOp {
         parent: NodeId(parent),
         argv: Vec::new(),
-        env: Vec::new(),
+        env: std::sync::Arc::default(),
         proxy_env: Vec::new(),
         workdir: "/".to_owned(),
         user: String::new(),

@@ -692,7 +692,11 @@ fn what_cannot_be_done_yet_is_refused_by_name() {
 fn doubtful_things_are_warned_of() {
     let cases: &[(&str, Pairs<'_>, Pairs<'_>)] = &[
         ("FROM scratch\nENV A=$B", &[], &[("$B", "`$B` is not defined")]),
-        ("FROM scratch\nENV A=${B:-c} D=${E:+f}", &[], &[]),
+        (
+            "FROM scratch\nENV A=${B:-c} D=${E:+f}",
+            &[],
+            &[("${B:-c}", "`$B` is not defined"), ("${E:+f}", "`$E` is not defined")],
+        ),
         ("FROM scratch\nARG B\nENV A=$B", &[], &[]),
         ("FROM scratch\nSHELL [\"s\"]\nRUN $x\nCMD $x\nENTRYPOINT $x", &[], &[]),
         ("FROM scratch\nCOPY <<F /x\n$y\nF", &[], &[("$y\n", "`$y` is not defined")]),

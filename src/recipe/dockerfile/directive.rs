@@ -49,7 +49,7 @@ pub(super) fn read(text: &str, frontend: Option<&str>, diagnostics: &mut Vec<Dia
     let below = after_shebang(text, top);
     let detected = scan(text, below, "#", false, &mut Vec::new());
     if let Some(check) = detected.iter().find(|directive| directive.key == "check") {
-        directives.checks = checks(&check.value, diagnostics);
+        directives.checks = checks(&first_word(check.value.clone()), diagnostics);
     }
     let hash = detected.into_iter().find(|directive| directive.key == "syntax").map(|directive| directive.value);
     let slashes = || {
@@ -108,7 +108,15 @@ pub(super) fn comment_checks(comment: &Spanned<String>) -> Option<Result<Checks,
     let value = comment.value[after?.len()..].trim_start_matches(is_regex_blank).strip_prefix('=')?.trim();
     let in_text = comment.span.end - comment.span.start == comment.value.len();
     let span = if in_text { Span::new(comment.span.end - value.len(), comment.span.end) } else { comment.span };
-    Some(parse_checks(&Spanned::new(value, span)))
+    Some(parse_checks(&first_word(Spanned::new(value, span))))
+}
+
+/// What counts of the value of a check directive or comment: everything before the first blank.
+fn first_word(value: Spanned<&str>) -> Spanned<&str> {
+    let word = value.value.split(' ').next().unwrap_or(value.value);
+    let in_text = value.span.end - value.span.start == value.value.len();
+    let span = if in_text { Span::new(value.span.start, value.span.start + word.len()) } else { value.span };
+    Spanned::new(word, span)
 }
 
 fn rules(names: &str, span: Span) -> RuleSet {

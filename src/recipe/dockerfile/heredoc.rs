@@ -1,8 +1,8 @@
 //! Here-documents: which words of a line announce one, and what their bodies are.
 //!
 //! Takes a logical line and the reader that stands below it, gives the heredocs in order. A word announces a heredoc if
-//! the whole of it is `[fd]<<[-]WORD`, and so do `[fd]<<` and the word behind it; a line whose quotes do not match
-//! announces none, as in BuildKit.
+//! the whole of it is `[fd]<<[-]WORD`, or `[fd]<< WORD` with blanks between; a line whose quotes do not match announces none,
+//! as in BuildKit.
 
 use super::line::{Line, Reader};
 use crate::diagnostic::{Diagnostic, Span, Spanned};
@@ -46,18 +46,11 @@ pub(super) fn read(
     if !text.contains("<<") {
         return Ok(Vec::new());
     }
-    let rules = Expander::new(ESCAPE).keep_quotes(true).keep_escapes(true).keep_unset(true);
+    let rules = Expander::new(ESCAPE).keep_quotes(true).keep_escapes(true).keep_unset(true).join_heredocs(true);
     let Ok(expansion) = rules.expand(text, &|_| None) else { return Ok(Vec::new()) };
     let mut heredocs = Vec::new();
     let mut from = 0;
-    let mut words = expansion.words().into_iter();
-    while let Some(mut word) = words.next() {
-        if is_bare(&word)
-            && let Some(name) = words.next()
-        {
-            word.push(' ');
-            word.push_str(&name);
-        }
+    for word in expansion.words() {
         let announced = announced(&word).map_err(|error| Diagnostic::error(line.span, error.to_string()))?;
         let Some(announced) = announced else { continue };
         let found = text[from..].find(&word).map(|at| from + at..from + at + word.len());
@@ -85,11 +78,6 @@ fn body(
     Ok(Read { heredoc, raw: body.text.to_owned(), end: body.end })
 }
 
-/// Whether a word is `[fd]<<` alone, which takes the word behind it for its own. With a dash it does not.
-fn is_bare(word: &str) -> bool {
-    word.trim_start_matches(|c: char| c.is_ascii_digit()) == "<<"
-}
-
 /// The body without the tabs that its lines begin with.
 fn without_tabs(body: &str) -> String {
     body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
@@ -101,6 +89,7 @@ pub(super) fn announced(word: &str) -> Result<Option<Announced>, Error> {
     let (fd, rest) = word.split_at(digits);
     let Some(rest) = rest.strip_prefix("<<") else { return Ok(None) };
     let (strip_tabs, name) = rest.strip_prefix('-').map_or((false, rest), |name| (true, name));
+    let name = name.trim_start_matches([' ', '\t', '\n', '\x0c', '\r']);
     if name.is_empty() || name.contains('<') {
         return Ok(None);
     }
@@ -131,15 +120,14 @@ mod tests {
             ("<<file.txt", "file.txt", true, false, 0),
             ("<<$X", "$X", true, false, 0),
             ("<<\\EOF", "EOF", true, false, 0),
-            ("99999999999999999999<<E", "E", true, false, 0),
             ("<< EOF", "EOF", true, false, 0),
-            ("<< -EOF", "-EOF", true, false, 0),
-            ("3<< 'E F'", "E F", false, false, 3),
+            ("3<< \t'EOF'", "EOF", false, false, 3),
+            ("99999999999999999999<<E", "E", true, false, 0),
         ] {
             let expected = Announced { name: name.to_owned(), expand, strip_tabs, fd };
             assert_eq!(announced(word), Ok(Some(expected)), "{word}");
         }
-        for word in ["", "<", "<<", "<<-", "<<<EOF", "<<a<b", "a<<EOF", "EOF", "<<''", "-<<EOF"] {
+        for word in ["", "<", "<<", "<< ", "<<-", "<<<EOF", "<<a<b", "a<<EOF", "EOF", "<<''", "-<<EOF"] {
             assert_eq!(announced(word), Ok(None), "{word}");
         }
     }

@@ -10,7 +10,7 @@ use super::healthcheck;
 use super::heredoc::Read;
 use super::line::{Line, Part};
 use super::word;
-use crate::diagnostic::{Diagnostic, Span, Spanned, nearest};
+use crate::diagnostic::{Diagnostic, Severity, Span, Spanned, nearest};
 use crate::recipe::{Arg, Heredoc, Instruction, Pair, Stage, Step, Word};
 
 /// All keywords.
@@ -161,11 +161,7 @@ pub(super) fn parse(
         return from(input, span).map(Parsed::Stage);
     }
     let instruction = dispatch(input, span, warnings)?;
-    let description = match &instruction {
-        Instruction::Arg(args) => args.iter().find_map(|arg| description(line, &arg.name.value)),
-        _ => None,
-    };
-    Ok(Parsed::Step(Step { span, text: line.all().trim().text.to_owned(), instruction, description }))
+    Ok(Parsed::Step(Step { span, text: line.all().trim().text.to_owned(), instruction }))
 }
 
 fn dispatch(mut input: Input<'_>, span: Span, warnings: &mut Vec<Diagnostic>) -> Result<Instruction, Diagnostic> {
@@ -255,12 +251,15 @@ fn stage_name(input: &Input<'_>, written: Part<'_>) -> Result<Spanned<String>, D
 fn arg(input: &Input<'_>, warnings: &mut Vec<Diagnostic>) -> Result<Vec<Arg>, Diagnostic> {
     let words = input.at_least_one(word::split_quoted(input.arguments, input.escape))?;
     input.forget_flags(warnings);
-    let one = |word: Part<'_>| match word::split_pair(word) {
-        Some((name, _)) if name.text.is_empty() => {
-            Err(Diagnostic::error(input.line.span_of(word), "ARG names can not be blank"))
-        }
-        Some((name, default)) => Ok(Arg { name: input.line.word(name), default: Some(input.line.word(default)) }),
-        None => Ok(Arg { name: input.line.word(word), default: None }),
+    let one = |word: Part<'_>| {
+        let (name, default) = match word::split_pair(word) {
+            Some((name, _)) if name.text.is_empty() => {
+                return Err(Diagnostic::error(input.line.span_of(word), "ARG names can not be blank"));
+            }
+            Some((name, default)) => (name, Some(input.line.word(default))),
+            None => (word, None),
+        };
+        Ok(Arg { description: description(input.line, name.text), name: input.line.word(name), default })
     };
     words.into_iter().map(one).collect()
 }
@@ -348,7 +347,15 @@ fn onbuild(mut input: Input<'_>, span: Span, warnings: &mut Vec<Diagnostic>) -> 
     for read in &input.heredocs {
         text.extend(["\n", &read.raw, &read.heredoc.name]);
     }
-    parse(input.line, trigger, input.heredocs, input.escape, warnings)?;
+    // Lists and pairs are read at once; what else is wrong shows when something is built on the image.
+    let at_once = trigger.is("ENV") || trigger.is("LABEL") || trigger.arguments.text.starts_with('[');
+    match parse(input.line, trigger, input.heredocs, input.escape, warnings) {
+        Err(error) if at_once => return Err(error),
+        Err(error) => {
+            warnings.push(Diagnostic { severity: Severity::Warning, rule: Some("InvalidTrigger"), ..error });
+        }
+        Ok(_) => {}
+    }
     Ok(Spanned::new(text, span))
 }
 

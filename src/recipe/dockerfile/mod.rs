@@ -18,7 +18,7 @@ use self::instruction::{Parsed, Statement};
 use self::line::{Line, Reader};
 pub use self::mount::{mount_source, read_mount};
 use crate::diagnostic::{Diagnostic, SourceFile, Span, Spanned};
-use crate::recipe::{Checks, Instruction, Recipe, RuleSet, Stage, Step};
+use crate::recipe::{Checks, Instruction, LocalChecks, Recipe, RuleSet, Stage, Step};
 
 /// Reads a whole Dockerfile. The recipe is complete only if no diagnostic is an error.
 pub fn parse(source: &SourceFile) -> (Recipe, Vec<Diagnostic>) {
@@ -161,12 +161,15 @@ impl Assembly {
 
     /// Remembers `# check=skip=…` directly above an instruction.
     fn note_checks(&mut self, line: &Line<'_>, span: Span, diagnostics: &mut Vec<Diagnostic>) {
-        let mut rules = RuleSet::default();
+        // A comment is a place of findings, too.
+        let from = line.comments.first().map_or(span.start, |comment| comment.span.start.min(span.start));
+        let span = Span::new(from, span.end);
+        let mut local = LocalChecks { span, skip: RuleSet::default(), experimental: RuleSet::default() };
         for comment in &line.comments {
             match directive::comment_checks(comment) {
                 Some(Ok(checks)) => {
-                    rules.all |= checks.skip.all;
-                    rules.names.extend(checks.skip.names);
+                    local.skip.extend(checks.skip);
+                    local.experimental.extend(checks.experimental);
                 }
                 Some(Err(problem)) => diagnostics.push(Diagnostic {
                     severity: crate::diagnostic::Severity::Warning,
@@ -176,8 +179,8 @@ impl Assembly {
                 None => {}
             }
         }
-        if rules.all || !rules.names.is_empty() {
-            self.checks.local.push((span, rules));
+        if !local.skip.is_empty() || !local.experimental.is_empty() {
+            self.checks.local.push(local);
         }
     }
 

@@ -1,0 +1,4 @@
+FROM scratch
+ENV a=1
+ARG a=2
+ENV b=$a

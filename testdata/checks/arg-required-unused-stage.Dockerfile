@@ -1,0 +1,4 @@
+ARG a
+FROM scratch AS unused
+ENV b=${a:?must be given}
+FROM scratch

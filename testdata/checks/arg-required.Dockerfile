@@ -1,0 +1,3 @@
+FROM scratch
+ARG a
+ENV b=${a:?must be given}

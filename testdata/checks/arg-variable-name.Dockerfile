@@ -1,0 +1,3 @@
+FROM scratch
+ARG a=b
+ARG $a=c

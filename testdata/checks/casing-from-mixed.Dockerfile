@@ -1,0 +1,1 @@
+FrOm scratch As a

@@ -1,0 +1,2 @@
+From scratch
+Env a=b

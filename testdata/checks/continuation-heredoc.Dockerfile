@@ -1,0 +1,7 @@
+FROM scratch
+RUN <<EOF \
+ && b
+x \
+
+y
+EOF

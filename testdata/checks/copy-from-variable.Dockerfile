@@ -1,0 +1,4 @@
+FROM scratch AS a
+FROM scratch
+ARG s=a
+COPY --from=$s /x /y

@@ -1,0 +1,4 @@
+FROM scratch
+COPY . /
+COPY / /
+COPY a /

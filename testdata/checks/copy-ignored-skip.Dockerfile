@@ -1,0 +1,4 @@
+FROM scratch
+# check=skip=CopyIgnoredFile
+COPY a.txt /
+COPY a.txt /

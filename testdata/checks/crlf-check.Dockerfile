@@ -1,0 +1,5 @@
+# check=skip=UndefinedVar
+FROM scratch
+CMD one
+ENV A=$x \
+  B=c

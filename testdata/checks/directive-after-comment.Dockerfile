@@ -1,0 +1,4 @@
+# a comment
+# check=skip=JSONArgsRecommended
+FROM scratch
+CMD one

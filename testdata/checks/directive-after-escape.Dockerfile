@@ -1,0 +1,5 @@
+# escape=`
+# check=skip=JSONArgsRecommended
+FROM scratch
+CMD one `
+ two

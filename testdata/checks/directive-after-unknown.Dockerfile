@@ -1,0 +1,4 @@
+# other=1
+# check=skip=JSONArgsRecommended
+FROM scratch
+CMD one

@@ -1,0 +1,3 @@
+# check=error=T
+FROM scratch
+CMD one

@@ -1,0 +1,3 @@
+# check=error=yes
+FROM scratch
+CMD one

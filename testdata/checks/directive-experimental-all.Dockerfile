@@ -1,0 +1,3 @@
+# check=experimental=all
+# wrong
+FROM scratch AS a

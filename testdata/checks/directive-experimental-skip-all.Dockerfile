@@ -1,0 +1,4 @@
+# check=skip=all;experimental=InvalidDefinitionDescription
+# wrong
+FROM scratch AS a
+CMD one

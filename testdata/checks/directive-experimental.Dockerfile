@@ -1,0 +1,5 @@
+# check=experimental=InvalidDefinitionDescription
+# wrong
+FROM scratch AS a
+# also wrong
+ARG x

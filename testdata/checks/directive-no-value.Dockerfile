@@ -1,0 +1,3 @@
+# check=skip
+FROM scratch
+CMD one

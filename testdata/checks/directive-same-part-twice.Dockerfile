@@ -1,0 +1,3 @@
+# check=skip=JSONArgsRecommended;skip=FromAsCasing
+FROM scratch as a
+CMD one

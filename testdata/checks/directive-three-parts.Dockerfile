@@ -1,0 +1,3 @@
+# check=skip=JSONArgsRecommended;error=true;experimental=all
+FROM scratch
+CMD one

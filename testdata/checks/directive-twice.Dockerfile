@@ -1,0 +1,4 @@
+# check=skip=JSONArgsRecommended
+# check=skip=FromAsCasing
+FROM scratch as a
+CMD one

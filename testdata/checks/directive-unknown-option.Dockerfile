@@ -1,0 +1,2 @@
+# check=other=1
+FROM scratch

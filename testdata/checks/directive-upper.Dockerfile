@@ -1,0 +1,3 @@
+# CHECK=skip=JSONArgsRecommended
+FROM scratch
+CMD one

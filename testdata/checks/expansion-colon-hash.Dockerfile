@@ -1,0 +1,3 @@
+FROM scratch
+ENV b=x
+ENV a=${b:#x}

@@ -1,0 +1,2 @@
+FROM scratch
+ENV a=${b:-${c:-${d:-e}}} f=${g:+${h}} i="${j:-"k l"}"

@@ -1,0 +1,3 @@
+FROM scratch
+ENV ä=1
+ENV b=$ä

@@ -1,0 +1,1 @@
+FROM scratch@sha256:abc

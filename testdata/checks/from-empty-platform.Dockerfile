@@ -1,0 +1,2 @@
+ARG p
+FROM --platform=$p scratch

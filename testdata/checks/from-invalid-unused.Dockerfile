@@ -1,0 +1,2 @@
+FROM UPPER:x AS unused
+FROM scratch

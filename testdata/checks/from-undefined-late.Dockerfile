@@ -1,0 +1,3 @@
+FROM ${a:-scratch} AS x
+ARG a
+FROM ${a:-scratch}

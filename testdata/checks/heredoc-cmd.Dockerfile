@@ -1,0 +1,3 @@
+FROM scratch
+CMD <<EOF
+ENV a=b

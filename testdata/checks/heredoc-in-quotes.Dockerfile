@@ -1,0 +1,3 @@
+FROM scratch
+RUN echo "<<EOF"
+ENV a=b

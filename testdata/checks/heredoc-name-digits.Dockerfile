@@ -1,0 +1,4 @@
+FROM scratch
+RUN <<1
+x
+1

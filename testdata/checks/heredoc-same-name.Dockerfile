@@ -1,0 +1,6 @@
+FROM scratch
+RUN <<A cat <<A
+x
+A
+y
+A

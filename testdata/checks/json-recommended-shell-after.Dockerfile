@@ -1,0 +1,4 @@
+FROM scratch
+CMD one
+SHELL ["/bin/sh", "-c"]
+ENTRYPOINT two

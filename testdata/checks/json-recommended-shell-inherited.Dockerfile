@@ -1,0 +1,4 @@
+FROM scratch AS a
+SHELL ["/bin/sh", "-c"]
+FROM a
+CMD one

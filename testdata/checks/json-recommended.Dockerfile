@@ -1,0 +1,7 @@
+FROM scratch AS a
+CMD one
+ENTRYPOINT two
+FROM a
+CMD ["x"]
+HEALTHCHECK CMD three
+RUN four

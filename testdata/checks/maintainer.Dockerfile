@@ -1,0 +1,3 @@
+FROM scratch
+MAINTAINER a b
+maintainer c

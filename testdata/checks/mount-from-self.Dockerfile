@@ -1,0 +1,2 @@
+FROM scratch AS a
+RUN --mount=from=a,target=/x true

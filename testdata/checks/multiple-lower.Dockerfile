@@ -1,0 +1,3 @@
+from scratch
+cmd ["1"]
+cmd ["2"]

@@ -1,0 +1,5 @@
+FROM scratch AS a
+ONBUILD CMD ["1"]
+ONBUILD CMD ["2"]
+FROM a
+CMD ["3"]

@@ -1,0 +1,3 @@
+FROM scratch AS a
+ONBUILD COPY --from=7 /x /y
+FROM a

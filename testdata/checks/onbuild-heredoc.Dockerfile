@@ -1,0 +1,5 @@
+FROM scratch AS a
+ONBUILD COPY <<EOF /a
+$x
+EOF
+FROM a

@@ -1,0 +1,3 @@
+FROM scratch AS a
+ONBUILD BOGUS x
+FROM a

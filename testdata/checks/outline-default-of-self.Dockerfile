@@ -1,0 +1,4 @@
+ARG a=1
+ARG a=${a}2
+FROM scratch
+ARG a

@@ -1,0 +1,4 @@
+ARG none
+FROM scratch
+ARG none
+ARG empty=

@@ -1,0 +1,2 @@
+ARG TOKEN
+FROM scratch

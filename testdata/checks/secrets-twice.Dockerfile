@@ -1,0 +1,2 @@
+FROM scratch
+ENV TOKEN=1 TOKEN=2

@@ -1,0 +1,3 @@
+FROM scratch
+# check=skip=all
+CMD $x one

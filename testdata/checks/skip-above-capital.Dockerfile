@@ -1,0 +1,3 @@
+FROM scratch
+# Check=skip=JSONArgsRecommended
+CMD one

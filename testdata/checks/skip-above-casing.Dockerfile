@@ -1,0 +1,5 @@
+FROM scratch
+ENV A=b
+# check=skip=ConsistentInstructionCasing
+env C=d
+ENV E=f

@@ -1,0 +1,3 @@
+ARG X
+# check=skip=UndefinedArgInFrom,InvalidDefaultArgInFrom
+FROM ${Y:-scratch}

@@ -1,0 +1,3 @@
+FROM scratch
+# check=nonsense
+CMD one

@@ -1,0 +1,4 @@
+FROM scratch
+# check=skip=LegacyKeyValueFormat
+ENV a b
+LABEL c d

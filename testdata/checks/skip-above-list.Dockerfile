@@ -1,0 +1,5 @@
+FROM scratch AS a
+# check=skip=JSONArgsRecommended,UndefinedVar
+ENTRYPOINT one
+# check=skip=UndefinedVar, SecretsUsedInArgOrEnv
+ENV TOKEN=$nowhere

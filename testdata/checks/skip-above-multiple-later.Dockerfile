@@ -1,0 +1,4 @@
+FROM scratch
+CMD ["a"]
+# check=skip=MultipleInstructionsDisallowed
+CMD ["b"]

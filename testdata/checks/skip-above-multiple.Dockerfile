@@ -1,0 +1,4 @@
+FROM scratch
+# check=skip=MultipleInstructionsDisallowed
+CMD ["a"]
+CMD ["b"]

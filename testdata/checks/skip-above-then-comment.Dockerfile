@@ -1,0 +1,4 @@
+FROM scratch
+# check=skip=JSONArgsRecommended
+# some words
+CMD one

@@ -1,0 +1,3 @@
+FROM scratch
+# check=skip=JSONArgsRecommended because it is fine
+CMD one

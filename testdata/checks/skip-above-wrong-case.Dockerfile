@@ -1,0 +1,3 @@
+FROM scratch
+# check=skip=jsonargsrecommended
+CMD one

@@ -1,0 +1,3 @@
+FROM scratch
+# check=error=true
+CMD one

@@ -1,0 +1,5 @@
+# first comment
+
+# check=experimental=InvalidDefinitionDescription
+# wrong words
+FROM scratch AS a

@@ -1,0 +1,4 @@
+FROM scratch
+ENV A=$x \
+# check=skip=UndefinedVar
+ B=$y

@@ -1,0 +1,3 @@
+FROM scratch
+# check=skip=all
+ONBUILD CMD one

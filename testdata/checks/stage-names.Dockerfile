@@ -1,0 +1,4 @@
+FROM scratch AS Foo
+FROM scratch AS foo
+FROM foo AS scratch
+FROM scratch AS BAR

@@ -1,0 +1,4 @@
+FROM \
+  scratch \
+  AS a
+ARG x

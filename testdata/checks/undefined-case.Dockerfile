@@ -1,0 +1,3 @@
+FROM scratch
+ENV Foo=1
+ENV a=$foo b=$FOO

@@ -1,0 +1,4 @@
+FROM scratch
+ARG mode
+COPY --chmod=$mode a /
+ADD --checksum=$none https://example.com/a /

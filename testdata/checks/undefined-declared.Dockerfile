@@ -1,0 +1,3 @@
+FROM scratch
+ARG a
+ENV b=$a c=$PATH d=$HOME e=$TARGETARCH

@@ -1,0 +1,18 @@
+FROM scratch
+ENV A=$a1
+LABEL b=$a2 $a3=c
+EXPOSE $a4
+USER $a5
+VOLUME $a6
+WORKDIR /$a7
+STOPSIGNAL ${a8:-SIGTERM}
+COPY $a9 /$a10
+ADD $a11 /$a12
+COPY --chown=$a13 a /
+RUN echo $a15
+CMD ["$a16"]
+ARG c=$a17
+MAINTAINER $a18
+HEALTHCHECK CMD $a19
+ENTRYPOINT ["$a20"]
+ONBUILD RUN $a21

@@ -1,0 +1,4 @@
+# escape=`
+FROM scratch
+ENV A=`$x B=\$y
+COPY `$a \$b /

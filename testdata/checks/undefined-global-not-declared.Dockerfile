@@ -1,0 +1,3 @@
+ARG g=1
+FROM scratch
+ENV a=$g

@@ -1,0 +1,9 @@
+FROM scratch
+COPY <<A <<"B" /x/
+$one
+A
+$two
+B
+RUN <<C
+$three
+C

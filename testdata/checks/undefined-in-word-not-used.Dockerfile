@@ -1,0 +1,3 @@
+FROM scratch
+ENV A=1
+ENV B=${A:-$nowhere} C=${A+$there} D=${nowhere+$else}

@@ -1,0 +1,2 @@
+FROM scratch
+RUN --mount=type=$e,target=/f true

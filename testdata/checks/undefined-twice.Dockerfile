@@ -1,0 +1,3 @@
+FROM scratch
+ENV a=$x b=$x
+LABEL c=$x

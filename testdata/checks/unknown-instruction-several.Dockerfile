@@ -1,0 +1,3 @@
+FROM scratch
+RNU a
+CMMD b

@@ -1,0 +1,10 @@
+FROM scratch AS a
+WORKDIR x
+WORKDIR y
+FROM scratch AS b
+WORKDIR /x
+WORKDIR y
+FROM a
+WORKDIR z
+FROM scratch
+WORKDIR $none

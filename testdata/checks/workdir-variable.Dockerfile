@@ -1,0 +1,3 @@
+FROM scratch
+ARG d=/x
+WORKDIR $d
