@@ -8,12 +8,13 @@ use std::path::Path;
 use std::process::Command;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use strata::limits::{Limits, Pids};
 use strata::runtime::network::{PrivateNetwork, Program};
 use strata::runtime::{Cancel, Identity, Network, Overlaid, Plan, run, userns};
 
 const BUSYBOX: &str = "/bin/busybox";
 
-fn plan(base: &Path, scratch: &Path, network: Network) -> Plan {
+fn plan(base: &Path, scratch: &Path, network: Network, limits: Limits) -> Plan {
     let strings = |items: &[&str]| items.iter().map(|item| CString::new(*item).unwrap()).collect();
     let file = |target: &str| Overlaid {
         target: target.into(),
@@ -38,6 +39,7 @@ fn plan(base: &Path, scratch: &Path, network: Network) -> Plan {
         network,
         mounts: Vec::new(),
         security: strata::runtime::Security::Sandbox,
+        limits,
     }
 }
 
@@ -50,18 +52,24 @@ fn no_op(criterion: &mut Criterion) {
     std::fs::create_dir_all(base.join("bin")).unwrap();
     std::fs::copy(BUSYBOX, base.join("bin/busybox")).unwrap();
     let mut group = criterion.benchmark_group("sandbox");
+    let limited = Limits { memory: Some(1 << 30), pids: Some(Pids::Most(100)), ..Limits::default() };
+    let mut cases =
+        vec![("host-network", Network::Host, Limits::default()), ("no-network", Network::None, Limits::default())];
+    // Rootless, limits take a control group that somebody delegated.
+    if !userns::inside() {
+        cases.push(("limited", Network::Host, limited));
+    }
     let private = PrivateNetwork::new(Program::InPath);
-    let mut networks = vec![("host-network", Network::Host), ("no-network", Network::None)];
     match private.namespace() {
-        Ok(namespace) => networks.push(("private-network", Network::Shared(namespace))),
+        Ok(namespace) => cases.push(("private-network", Network::Shared(namespace), Limits::default())),
         Err(reason) => eprintln!("not measured: a private network, because {reason}"),
     }
-    for (name, network) in networks {
+    for (name, network, limits) in cases {
         group.bench_function(name, |bencher| {
             bencher.iter_batched(
                 || {
                     let scratch = tempfile::tempdir_in(dir.path()).unwrap();
-                    (plan(&base, scratch.path(), network.clone()), scratch)
+                    (plan(&base, scratch.path(), network.clone(), limits.clone()), scratch)
                 },
                 |(plan, scratch)| {
                     run(&plan, &|_, _| (), &Cancel::new()).unwrap();

@@ -42,12 +42,13 @@ use crate::image::manifest::Descriptor;
 use crate::journal::Outcome;
 use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
+use crate::limits::Limits;
 use crate::progress::Reporter;
 use crate::recipe::Network;
 use crate::recipe::reference::Reference;
 use crate::registry::Client;
-use crate::runtime::Cancel;
 use crate::runtime::network::Program;
+use crate::runtime::{self, Cancel};
 use crate::schedule::{self, solve};
 use crate::store::{self, BuildId, Kept, Store};
 
@@ -84,6 +85,8 @@ pub struct Request {
     pub secrets: Secrets,
     /// SSH agents that steps may use.
     pub agents: Agents,
+    /// What each step may use at most; never part of a key.
+    pub limits: Limits,
     /// What is done in the place of a `RUN` that failed, before it is cleared away.
     pub on_failure: Option<OnFailure>,
 }
@@ -122,6 +125,8 @@ pub struct Workplace {
     pub kept: Kept,
     /// What steps reach the network through.
     pub pasta: Program,
+    /// What each step may use at most where a request says nothing.
+    pub limits: Limits,
 }
 
 impl Workplace {
@@ -152,7 +157,10 @@ pub struct Built {
 /// See [`Error`]. After any of them no output was written, no name was moved, nothing of the build still runs.
 pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let sweep = place.store.sweep()?;
+    // Control groups that killed builds left: nothing depends on them, so nothing waits for this, or fails without it.
+    let _ = std::thread::Builder::new().name("strata-groups".to_owned()).spawn(runtime::sweep);
     let _shared = share(place)?;
+    request.limits.clone().over(&place.limits).check()?;
     let record = Record::begin(request, place);
     let mut left = None;
     let outcome = recorded(request, place, &record, &mut left);
@@ -252,6 +260,7 @@ fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> E
         keeps_failed: request.on_failure.is_some(),
         failed: Mutex::default(),
         hosts: &request.hosts,
+        limits: request.limits.clone().over(&place.limits),
     }
 }
 

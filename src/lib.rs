@@ -17,6 +17,10 @@ pub mod digest;
 
 pub mod diagnostic;
 
+pub mod units;
+
+pub mod limits;
+
 pub mod progress;
 
 pub mod recipe;

@@ -22,6 +22,16 @@
 //! [logs]                   # of past builds; whichever is reached first
 //! builds = 100
 //! megabytes = 1024
+//!
+//! [step]                   # what each RUN may use where the command line says nothing; as there, or a plain number
+//! memory = "2g"
+//! memory-swap = "2g"
+//! cpus = 1.5
+//! pids-limit = 512
+//! timeout = "30m"          # a number is seconds
+//! shm-size = "64m"
+//! ulimits = ["nofile=1024:4096"]
+//! cgroup-parent = "builds"
 //! ```
 
 use std::collections::BTreeMap;
@@ -37,6 +47,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::nearest;
+use crate::limits::{self, Limits};
 
 /// What the configuration file says; the defaults where it says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,6 +58,8 @@ pub struct Settings {
     pub network: Network,
     /// `[logs]`
     pub logs: Logs,
+    /// `[step]`
+    pub step: Limits,
 }
 
 /// How one registry (or any other host that a registry sends us to) is reached.
@@ -233,6 +246,16 @@ pub enum Error {
         /// The one of these that was probably meant.
         nearest: Option<&'static str>,
     },
+    /// A limit that a step cannot have.
+    #[error("{place}: `{key}`: {why}")]
+    Limit {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: String,
+        /// Why.
+        why: limits::Error,
+    },
     /// A value that the key cannot have.
     #[error("{place}: `{key}` must be {expected}, not {found}")]
     Invalid {
@@ -325,7 +348,8 @@ impl Settings {
                 }
                 "network" => settings.network = file.network(value)?,
                 "logs" => settings.logs = file.logs(value)?,
-                _ => return Err(file.unknown(key, "the file", &["logs", "network", "registry"])),
+                "step" => settings.step = file.step(value)?,
+                _ => return Err(file.unknown(key, "the file", &["logs", "network", "registry", "step"])),
             }
         }
         // Whether a mirror may be asked over plain http is said in a table of its own, so this comes last.
@@ -464,6 +488,55 @@ impl File<'_> {
         Ok(logs)
     }
 
+    fn step(&self, value: &Spanned<DeValue<'_>>) -> Result<Limits, Error> {
+        const KEYS: &[&str] =
+            &["cgroup-parent", "cpus", "memory", "memory-swap", "pids-limit", "shm-size", "timeout", "ulimits"];
+        let mut step = Limits::default();
+        for (key, value) in self.table("step", value)? {
+            match key.get_ref().as_ref() {
+                "memory" => step.memory = Some(self.limit(key, value, limits::memory)?),
+                "memory-swap" => step.memory_swap = Some(self.limit(key, value, limits::swap)?),
+                "cpus" => step.processor_time = Some(self.limit(key, value, limits::processors)?),
+                "pids-limit" => step.pids = Some(self.limit(key, value, limits::pids)?),
+                "shm-size" => step.shm_size = self.limit(key, value, limits::shm_size)?,
+                "cgroup-parent" => step.cgroup_parent = Some(self.limit(key, value, limits::cgroup_parent)?),
+                "timeout" if value.get_ref().as_str().is_some() => {
+                    step.timeout = Some(self.limit(key, value, limits::timeout)?);
+                }
+                "timeout" => step.timeout = Some(self.seconds(key, value)?),
+                "ulimits" => {
+                    let list = value.get_ref().as_array();
+                    let list =
+                        list.ok_or_else(|| self.wrong_type(key, value, "a list such as [\"nofile=1024:2048\"]"))?;
+                    for item in list.iter() {
+                        step.ulimits.push(self.limit(key, item, str::parse)?);
+                    }
+                }
+                _ => return Err(self.unknown(key, "[step]", KEYS)),
+            }
+        }
+        let wrong = |why| Error::Limit { place: self.place(value.span()), key: "step".to_owned(), why };
+        step.check().map_err(wrong)?;
+        Ok(step)
+    }
+
+    /// Reads a limit as the command line would, from a text or a plain number.
+    fn limit<T>(
+        &self,
+        key: &Key<'_>,
+        value: &Spanned<DeValue<'_>>,
+        read: impl Fn(&str) -> Result<T, limits::Error>,
+    ) -> Result<T, Error> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.as_ref(),
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => return Err(self.wrong_type(key, value, "a text or a number")),
+        };
+        let (place, key) = (self.place(value.span()), key.get_ref().as_ref().to_owned());
+        read(text).map_err(|why| Error::Limit { place, key, why })
+    }
+
     fn seconds(&self, key: &Key<'_>, value: &Spanned<DeValue<'_>>) -> Result<Duration, Error> {
         let number = match value.get_ref() {
             DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
@@ -533,7 +606,9 @@ mod tests {
             "[registry.\"docker.io\"]\nmirrors = [\"https://mirror.example/hub/\", \"localhost:5000\", \"https://m/v2/p\"]\n\
              [registry.\"LAN:5000\"]\ninsecure = true\nca = \"lan.pem\"\n\
              [logs]\nbuilds = 7\nmegabytes = 2\n\
-             [network]\nconnect-timeout = 3\nidle-timeout = 1.5\nretries = 0\nretry-delay = 0.01\n",
+             [network]\nconnect-timeout = 3\nidle-timeout = 1.5\nretries = 0\nretry-delay = 0.01\n\
+             [step]\nmemory = \"2g\"\nmemory-swap = -1\ncpus = 1.5\npids-limit = 512\ntimeout = 90\nshm-size = \"1m\"\n\
+             ulimits = [\"nofile=1:2\", \"core=0\"]\ncgroup-parent = \"/a\"\n",
         )
         .unwrap();
         let hub = &settings.registries[&"index.docker.io".parse().unwrap()];
@@ -545,7 +620,20 @@ mod tests {
         assert_eq!(settings.network.idle_timeout, Duration::from_millis(1500));
         assert_eq!(settings.network.retries, 0);
         assert_eq!(settings.logs, Logs { builds: 7, bytes: 2 << 20 });
+        let expected = Limits {
+            memory: Some(2 << 30),
+            memory_swap: Some(limits::Swap::Unlimited),
+            processor_time: limits::processors("1.5").ok(),
+            pids: Some(limits::Pids::Most(512)),
+            timeout: Some(Duration::from_secs(90)),
+            shm_size: Some(1 << 20),
+            ulimits: vec!["nofile=1:2".parse().unwrap(), "core=0:0".parse().unwrap()],
+            cgroup_parent: Some("a".into()),
+            ..Limits::default()
+        };
+        assert_eq!(settings.step, expected);
         assert_eq!(parse("").unwrap(), Settings::default());
+        assert_eq!(parse("[step]\ntimeout = \"1h\"").unwrap().step.timeout, Some(Duration::from_secs(3600)));
     }
 
     #[test]
@@ -567,6 +655,11 @@ mod tests {
             ("[network]\nretries = 1000", "`retries` must be a number from 0 to 100, not `1000`"),
             ("[logs]\nbuilds = 0", "config.toml:2:10: `builds` must be a number from 1 to 1000000, not `0`"),
             ("[logs]\nmegabyte = 1", "did you mean `megabytes`?"),
+            ("[step]\nmemory = \"2x\"", "config.toml:2:10: `memory`: a number of bytes is expected"),
+            ("[step]\nulimits = [\"nofile=1\", \"file=1\"]", "config.toml:2:24: `ulimits`: invalid ulimit type: file"),
+            ("[step]\nmemory-swap = \"2g\"", "`step`: a limit on memory and swap together needs a limit on memory"),
+            ("[step]\nmemroy = 1", "unknown key `memroy` in [step]; did you mean `memory`?"),
+            ("[step]\npids-limit = true", "`pids-limit` must be a text or a number"),
             ("[network", "config.toml:1:"),
         ] {
             let error = parse(text).expect_err(text);

@@ -10,6 +10,7 @@ use crate::base;
 use crate::context;
 use crate::diagnostic::{Diagnostic, SourceFile, Span};
 use crate::export::{blobs, layout};
+use crate::limits;
 use crate::recipe::Recipe;
 use crate::recipe::reference::Reference;
 use crate::schedule::solve;
@@ -90,6 +91,9 @@ pub enum Error {
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Limits that cannot be had together.
+    #[error("the limits of a step contradict each other")]
+    Limits(#[from] limits::Error),
     /// A document of the image could not be written as JSON.
     #[error("the image's documents cannot be written: {0}")]
     Document(#[from] serde_json::Error),
@@ -109,6 +113,7 @@ impl Error {
             | Self::Violations { .. }
             | Self::CheckArgument { .. }
             | Self::Context(_)
+            | Self::Limits(_)
             | Self::Cancelled
             | Self::Document(_) => false,
         };

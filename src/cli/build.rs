@@ -12,12 +12,14 @@ use crate::build::{self, Built, OnFailure, Request};
 use crate::cli::arguments::BuildArguments;
 use crate::cli::call::Call;
 use crate::cli::flags::{self, ImageFlags};
+use crate::cli::limits::LimitFlags;
 use crate::cli::{contexts, exit, print, shell, workplace};
 use crate::execute::agent::Agents;
 use crate::execute::secret::Secrets;
 use crate::export::spec::{Destination, Output};
 use crate::graph;
 use crate::image::manifest::Descriptor;
+use crate::limits::Limits;
 use crate::progress::summary::Summary;
 use crate::progress::{Silent, Sink, json, plain, terminal};
 use crate::recipe::platform::Platform;
@@ -92,6 +94,9 @@ pub(super) struct Arguments {
     #[command(flatten)]
     image: ImageFlags,
 
+    #[command(flatten)]
+    limits: LimitFlags,
+
     /// Do not build, but: check, outline or targets; with ,format=json as JSON
     #[arg(long, value_name = "METHOD")]
     call: Option<String>,
@@ -148,6 +153,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     let call = call.map_or(Ok(Call::Build), str::parse)?;
     arguments.image.refuse_attestations()?;
     let mut request = arguments.recipe.request()?;
+    request.limits = arguments.limits.read()?;
     request.labels = arguments.image.labels()?;
     request.annotations = arguments.image.annotations()?;
     request.names = arguments.tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
@@ -243,6 +249,7 @@ impl Recipe {
             secrets: Secrets::parse(&self.secrets)?,
             agents: Agents::parse(&self.agents)?,
             on_failure: None,
+            limits: Limits::default(),
         })
     }
 }

@@ -174,14 +174,7 @@ const NOT_YET: &[(&str, &str)] = &[
     ("--builder", "there is one builder, this program"),
     ("--cache-from", ""),
     ("--cache-to", ""),
-    ("--cgroup-parent", ""),
     ("--compress", ""),
-    ("--cpu-period", ""),
-    ("--cpu-quota", ""),
-    ("--cpu-shares", ""),
-    ("--cpus", ""),
-    ("--cpuset-cpus", ""),
-    ("--cpuset-mems", ""),
     ("--explain", "strata graph shows why a step would run"),
     ("--force-rm", "nothing is left behind by a failed build"),
     ("--isolation", ""),
@@ -189,16 +182,11 @@ const NOT_YET: &[(&str, &str)] = &[
         "--load",
         "write --output type=oci,dest=image.tar and load that into Docker, or name the image with -t to keep it here",
     ),
-    ("--memory", ""),
-    ("--memory-swap", ""),
     ("--policy", ""),
     ("--push", "write --output type=oci,dest=DIR,tar=false and push that with another tool"),
-    ("--resource", ""),
     ("--rm", "nothing is left behind by a build"),
     ("--security-opt", ""),
-    ("--shm-size", ""),
     ("--squash", ""),
-    ("--ulimit", ""),
 ];
 
 /// Says what is wrong with the command line.
@@ -261,6 +249,7 @@ fn class_of_build(error: &build::Error) -> u8 {
         build::Error::ReadRecipe { .. }
         | build::Error::Recipe(_)
         | build::Error::CheckArgument { .. }
+        | build::Error::Limits(_)
         | build::Error::Context(_) => USAGE,
         build::Error::Contexts(error) if error.is_usage() => USAGE,
         build::Error::Cancelled => INTERRUPTED,

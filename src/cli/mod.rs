@@ -13,6 +13,7 @@ mod flags;
 mod graph;
 mod images;
 mod inspect;
+mod limits;
 mod logs;
 mod rm;
 mod shell;

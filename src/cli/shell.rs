@@ -61,7 +61,7 @@ fn open(sandbox: &Sandbox, terminal: &Terminal, cancel: &Cancel) -> Result<u8, e
     let code = match status {
         Status::Exited(code) => code,
         Status::Signaled(signal) => 128 + signal,
-        Status::Cancelled => i32::from(exit::INTERRUPTED),
+        Status::Cancelled | Status::TimedOut => i32::from(exit::INTERRUPTED),
     };
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }

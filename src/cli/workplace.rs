@@ -52,10 +52,12 @@ pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
     let kept = Kept { builds: settings.logs.builds, bytes: settings.logs.bytes };
     let pasta = std::env::var_os("STRATA_PASTA").filter(|value| !value.is_empty());
     let pasta = Program::from_setting(pasta.or(settings.network.pasta.clone()).as_deref());
+    let limits = settings.step.clone();
     let cancel = Cancel::new();
     let client = Arc::new(Client::new(settings, CredentialFiles::from_environment(&environment)));
     catch_signals(&cancel, &client)?;
-    Ok(Workplace { store, client, reporter: Reporter::new(sink), cancel, xattr, owners, slots: SLOTS, kept, pasta })
+    let reporter = Reporter::new(sink);
+    Ok(Workplace { store, client, reporter, cancel, xattr, owners, slots: SLOTS, kept, pasta, limits })
 }
 
 /// `$STRATA_ROOT`, else `/var/lib/strata` for root, else `$XDG_DATA_HOME/strata`.

@@ -34,6 +34,7 @@ use crate::layer::archive::{self, Times};
 use crate::layer::tree::Tree;
 use crate::layer::view::View;
 use crate::layer::{OverlayXattr, diff};
+use crate::limits::Limits;
 use crate::progress::Task;
 use crate::recipe::platform::Platform;
 use crate::runtime::{self, Cancel};
@@ -55,12 +56,49 @@ pub enum Error {
         code: i32,
     },
     /// A signal ended the process.
-    #[error("process {command:?} was ended by signal {signal}")]
+    #[error("process {command:?} was ended by signal {signal}{}", killed_hint(signal))]
     Signal {
         /// What ran.
         command: String,
         /// The signal's name or number.
         signal: String,
+    },
+    /// The kernel killed a process of the step, because all of them wanted more memory than its limit.
+    #[error(
+        "process {command:?} did not complete successfully: {ended}: a process of it was killed because the step wanted \
+         more than --memory {limit} (give it more, or see memory in [step] of the settings)"
+    )]
+    OutOfMemory {
+        /// What ran.
+        command: String,
+        /// How it ended.
+        ended: Ended,
+        /// The limit.
+        limit: String,
+    },
+    /// The kernel refused the step a process, because it had as many as its limit.
+    #[error(
+        "process {command:?} did not complete successfully: {ended}: it reached --pids-limit {limit} and was refused a \
+         process (give it more, or see pids-limit in [step] of the settings)"
+    )]
+    TooManyProcesses {
+        /// What ran.
+        command: String,
+        /// How it ended.
+        ended: Ended,
+        /// The limit.
+        limit: u64,
+    },
+    /// The step took longer than its limit.
+    #[error(
+        "process {command:?} was ended because it took longer than --step-timeout {limit} (give it more, or see timeout \
+         in [step] of the settings)"
+    )]
+    TimedOut {
+        /// What ran.
+        command: String,
+        /// The limit.
+        limit: String,
     },
     /// Another failure, or the user, ended the build.
     #[error("the build was cancelled")]
@@ -165,6 +203,24 @@ pub enum Error {
     },
 }
 
+/// How a process ended that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It returned this code.
+    Code(i32),
+    /// The signal of this name or number ended it.
+    Signal(String),
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code: {code}"),
+            Self::Signal(signal) => write!(f, "signal: {signal}"),
+        }
+    }
+}
+
 impl Error {
     /// Whether this machine, and not the recipe, is the cause.
     pub fn is_environment(&self) -> bool {
@@ -180,6 +236,11 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// Where nobody limited a step and it was killed, the machine is the first to suspect.
+fn killed_hint(signal: &str) -> &'static str {
+    if signal.starts_with("SIGKILL") { ": the system may have run out of memory" } else { "" }
 }
 
 /// The files a copy selects, and the tree to read them from.
@@ -231,6 +292,8 @@ pub struct Executor<'a> {
     pub epoch: Option<i64>,
     /// Names that steps can resolve besides those the machine knows (`--add-host`).
     pub hosts: &'a [(String, std::net::IpAddr)],
+    /// What each step may use at most; never part of a key.
+    pub limits: Limits,
     /// What steps run on: caches of one id on two platforms are two.
     pub platform: &'a Platform,
     /// The secrets given on the command line.

@@ -10,14 +10,16 @@ use crate::execute::mask::Mask;
 use crate::execute::mount::{Mounted, Shown};
 use crate::execute::network::{self, HOSTNAME, Networks};
 use crate::execute::shell::Sandbox;
-use crate::execute::{Error, Executor, c_string, owner};
+use crate::execute::{Ended, Error, Executor, c_string, owner};
 use crate::graph::RunOp;
 use crate::image::chain::Chain;
 use crate::layer::{OverlayXattr, diff};
+use crate::limits::{Limits, Pids};
 use crate::progress::{Stream, Task};
 use crate::recipe;
 use crate::runtime::{self, Cancel, Identity, Network, Outcome, OutputStream, Overlaid, Plan, Security, Status};
 use crate::store::Scratch;
+use crate::units;
 
 /// Runs the step and publishes its layer.
 pub(super) fn run(
@@ -31,7 +33,7 @@ pub(super) fn run(
     let prepared = prepare(executor, op, parent, shown, task)?;
     let outcome = run_and_tell(&prepared.plan, &prepared.mounted.mask, executor.cancel, task)?;
     executor.networks.check(&prepared.plan.network, executor.layers.reporter);
-    if let Err(error) = verdict(op, outcome.status) {
+    if let Err(error) = verdict(op, &outcome, &executor.limits) {
         if executor.keeps_failed && !matches!(error, Error::Cancelled) {
             let mut kept = executor.failed.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.is_none() {
@@ -94,6 +96,7 @@ pub(super) fn prepare(
             recipe::Security::Insecure => Security::Insecure,
         },
         mounts: std::mem::take(&mut mounted.mounts),
+        limits: executor.limits.clone(),
     };
     Ok(Prepared { plan, mounted, scratch, networks: Arc::clone(&executor.networks) })
 }
@@ -125,19 +128,35 @@ fn run_and_tell(plan: &Plan, mask: &Mask, cancel: &Cancel, task: &Task<'_>) -> R
     Ok(outcome?)
 }
 
-fn verdict(op: &RunOp, status: Status) -> Result<(), Error> {
-    let command = || op.argv.join(" ");
-    match status {
-        Status::Exited(0) => Ok(()),
-        Status::Exited(code) => Err(Error::Exit { command: command(), code }),
-        Status::Signaled(signal) => Err(Error::Signal { command: command(), signal: signal_name(signal) }),
-        Status::Cancelled => Err(Error::Cancelled),
-    }
+/// What the end of the process means. A limit that it came up against is only the reason for a failure, where there is
+/// one: many programs go on without the process or the memory that they were refused.
+fn verdict(op: &RunOp, outcome: &Outcome, limits: &Limits) -> Result<(), Error> {
+    let command = op.argv.join(" ");
+    let ended = match outcome.status {
+        Status::Exited(0) => return Ok(()),
+        Status::Cancelled => return Err(Error::Cancelled),
+        Status::TimedOut => {
+            let limit = units::write_duration(limits.timeout.unwrap_or_default());
+            return Err(Error::TimedOut { command, limit });
+        }
+        Status::Exited(code) => Ended::Code(code),
+        Status::Signaled(signal) => Ended::Signal(signal_name(signal)),
+    };
+    Err(match (limits.memory, limits.pids, ended) {
+        (Some(limit), _, ended) if outcome.reached.memory => {
+            Error::OutOfMemory { command, ended, limit: units::write_bytes(limit) }
+        }
+        (_, Some(Pids::Most(limit)), ended) if outcome.reached.pids => {
+            Error::TooManyProcesses { command, ended, limit }
+        }
+        (_, _, Ended::Code(code)) => Error::Exit { command, code },
+        (_, _, Ended::Signal(signal)) => Error::Signal { command, signal },
+    })
 }
 
 fn signal_name(signal: i32) -> String {
     let name = match signal {
-        libc::SIGKILL => "SIGKILL (9): the system may have run out of memory",
+        libc::SIGKILL => "SIGKILL (9)",
         libc::SIGSEGV => "SIGSEGV (11)",
         libc::SIGABRT => "SIGABRT (6)",
         libc::SIGTERM => "SIGTERM (15)",

@@ -6,6 +6,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::cgroup;
+use crate::limits::Ulimit;
+
 /// Why a run could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -111,6 +114,18 @@ pub enum Error {
     WorkingDirectory {
         /// The path inside the root.
         path: PathBuf,
+    },
+    /// The limits of the run need a control group, and that could not be made.
+    #[error(transparent)]
+    ControlGroup(#[from] cgroup::Error),
+    /// A limit of single processes was refused.
+    #[error("cannot set --ulimit {ulimit}{}", ulimit_hint(source))]
+    Ulimit {
+        /// Which one.
+        ulimit: Ulimit,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
     },
     /// The kernel did not give the sandbox its first process.
     #[error("cannot start a process in new namespaces{}", namespaces_hint(source))]
@@ -236,6 +251,8 @@ macro_rules! stages {
 stages! {
     /// Tying the life of the sandbox to that of this process.
     ParentDeath: "tie the sandbox to the life of its builder", "";
+    /// Entering the control group.
+    ControlGroup: "enter the control group of the step", "";
     /// Cutting the new mount namespace off from the host's.
     PrivateMounts: "make the sandbox's mounts private", "Linux 5.12 or newer is needed";
     /// Entering the network of the build.
@@ -285,6 +302,8 @@ stages! {
     Descriptors: "keep the builder's descriptors from the process", "Linux 5.12 or newer is needed";
     /// The working directory.
     WorkingDirectory: "enter the working directory", "";
+    /// The limits of the process.
+    Ulimits: "set the limits of the process", "";
     /// The bounding set of capabilities.
     BoundingSet: "limit the capabilities of the process", "";
     /// Programs from outside the root.
@@ -331,6 +350,16 @@ impl Stage {
 impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.words().0)
+    }
+}
+
+fn ulimit_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => {
+            " (a hard limit can only be raised by root, with the capability CAP_SYS_RESOURCE, and nofile never above \
+             the setting fs.nr_open)"
+        }
+        _ => "",
     }
 }
 

@@ -66,8 +66,8 @@ pub(super) struct Fittings {
 }
 
 impl Fittings {
-    /// Makes them.
-    pub(super) fn new(overlaid: &[Overlaid]) -> Result<Self, Error> {
+    /// Makes them; `shm_size` is the size of `/dev/shm` in bytes.
+    pub(super) fn new(overlaid: &[Overlaid], shm_size: Option<u64>) -> Result<Self, Error> {
         // Not `nodev`: the nodes bound from here must work. The copy that becomes `/dev` is made `nodev` by the child.
         // Nor `noexec`, as with Docker: a step's script may be one of the files in `/dev`.
         let tmpfs = tmpfs(c"0755", c"64m", MountAttrFlags::MOUNT_ATTR_NOSUID)?;
@@ -75,7 +75,9 @@ impl Fittings {
         let nodes = fill_dev(&tmpfs).map_err(failed)?;
         make_directory(&tmpfs, "empty").map_err(failed)?;
         let files = write_files(&tmpfs, overlaid).map_err(failed)?;
-        Ok(Self { tmpfs, shm: self::tmpfs(c"1777", c"64m", INERT)?, pts: devpts()?, nodes, files })
+        let shm_size =
+            shm_size.and_then(|size| CString::new(size.to_string()).ok()).unwrap_or_else(|| c"64m".to_owned());
+        Ok(Self { tmpfs, shm: self::tmpfs(c"1777", &shm_size, INERT)?, pts: devpts()?, nodes, files })
     }
 }
 

@@ -14,9 +14,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags};
-use rustix::process::{DumpableBehavior, Signal, WaitOptions, WaitStatus};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
+use super::cgroup::Group;
 use super::error::Stage;
 use super::filesystem::{Context, INERT, attach, clone_mount};
 use super::fittings::{DEVICES, Fittings, Nodes};
@@ -25,6 +26,7 @@ use super::report::Report;
 use super::rootfs::Root;
 use super::seccomp::bpf::Instruction;
 use super::sys::{self, CommandLine, EndSignal, Namespaces, Strings};
+use crate::limits::{self, Ulimit};
 
 /// Paths below `/proc` that only show something of the host: hidden, as Docker hides them.
 const MASKED_PROC: [&CStr; 10] = [
@@ -87,6 +89,10 @@ pub(super) struct Setup<'a> {
     pub environment: Strings,
     /// Where the command line of this process is kept, to be overwritten in its copy.
     pub command_line: Option<CommandLine>,
+    /// The control group of the run, to be entered before anything else.
+    pub group: Option<&'a Group>,
+    /// Limits of the process.
+    pub ulimits: &'a [Ulimit],
     /// The parent's end of the report; closed at once.
     pub report_reader: OwnedFd,
     /// Where failures and the end of the process are written to.
@@ -134,6 +140,7 @@ pub(super) fn first(setup: &Setup<'_>) -> i32 {
 
 fn set_up_and_start(setup: &Setup<'_>) -> Result<rustix::process::Pid, Failure> {
     become_init(setup)?;
+    enter_group(setup)?;
     if let Some(network) = setup.network {
         // Before `/sys` is mounted, which shows the network of whoever mounts it.
         rustix::thread::move_into_link_name_space(network, Some(LinkNameSpaceType::Network)).at(Stage::Network)?;
@@ -176,6 +183,16 @@ fn become_init(setup: &Setup<'_>) -> Result<(), Failure> {
         command_line.overwrite(c"init");
     }
     rustix::thread::set_name(c"init").at(Stage::ParentDeath)
+}
+
+/// Enters the control group, as far as the clone did not, and takes it for the root of all groups from here on.
+fn enter_group(setup: &Setup<'_>) -> Result<(), Failure> {
+    let Some(group) = setup.group else { return Ok(()) };
+    for procs in group.procs() {
+        rustix::io::write(procs, b"0").at(Stage::ControlGroup)?;
+    }
+    // A namespace made by the clone would have the parent's group as its root.
+    sys::unshare(Namespaces::CGROUP).at(Stage::ControlGroup)
 }
 
 fn attach_root(setup: &Setup<'_>) -> Result<(), Failure> {
@@ -401,6 +418,8 @@ fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, 
     if setup.apparmor {
         super::apparmor::change_on_exec().at(Stage::AppArmor)?;
     }
+    // Last of what takes descriptors, of which the process may get few.
+    limit_resources(setup)?;
     // Needs a capability that the process is about to lose. Everything after this is on the list.
     if let Some(filter) = setup.filter {
         sys::seccomp(filter).at(Stage::Seccomp)?;
@@ -414,6 +433,37 @@ fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, 
     super::privilege::set_capabilities(setup.uid, setup.capabilities).at(Stage::Capabilities)?;
     sys::unblock_signals().at(Stage::Signals)?;
     Err(Failure(execute(setup)))
+}
+
+/// Sets the limits of the process, while it may still raise them.
+fn limit_resources(setup: &Setup<'_>) -> Result<(), Failure> {
+    for (number, ulimit) in setup.ulimits.iter().enumerate() {
+        let limit = Rlimit { current: ulimit.soft, maximum: ulimit.hard };
+        rustix::process::setrlimit(resource(ulimit.resource), limit).map_err(|errno| {
+            Failure(Report::Failed { stage: Stage::Ulimits, errno: errno.raw_os_error(), candidate: Some(number) })
+        })?;
+    }
+    Ok(())
+}
+
+fn resource(resource: limits::Resource) -> Resource {
+    match resource {
+        limits::Resource::Core => Resource::Core,
+        limits::Resource::Cpu => Resource::Cpu,
+        limits::Resource::Data => Resource::Data,
+        limits::Resource::Fsize => Resource::Fsize,
+        limits::Resource::Locks => Resource::Locks,
+        limits::Resource::Memlock => Resource::Memlock,
+        limits::Resource::Msgqueue => Resource::Msgqueue,
+        limits::Resource::Nice => Resource::Nice,
+        limits::Resource::Nofile => Resource::Nofile,
+        limits::Resource::Nproc => Resource::Nproc,
+        limits::Resource::Rss => Resource::Rss,
+        limits::Resource::Rtprio => Resource::Rtprio,
+        limits::Resource::Rttime => Resource::Rttime,
+        limits::Resource::Sigpending => Resource::Sigpending,
+        limits::Resource::Stack => Resource::Stack,
+    }
 }
 
 /// Makes the standard streams those of the process, and its user their owner, so that it can open `/dev/stdout` anew.

@@ -11,7 +11,8 @@
 //!    `rootfs`): later nothing depends on what the image has at any path.
 //! 2. What every sandbox adds is made in memory (`fittings`), and what this run mounts is made ready (`mounts`).
 //! 3. `clone3` starts pid 1 of new mount, pid, ipc, uts, cgroup and, for [`Network::None`], network namespaces. It
-//!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself (`init`).
+//!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself (`init`). Where the
+//!    limits of the plan need a control group, it enters that before anything else (`cgroup`).
 //! 4. That one closes what it has of the builder's, gives up all but Docker's default capabilities (`privilege`), comes
 //!    under a filter of system calls (`seccomp`) and, on hosts that have one, a profile (`apparmor`), takes on its user
 //!    and becomes the program (`program`).
@@ -25,6 +26,7 @@
 
 mod apparmor;
 mod cancel;
+mod cgroup;
 mod error;
 mod filesystem;
 mod fittings;
@@ -59,10 +61,13 @@ use rustix::fs::Gid;
 use rustix::mount::MountAttrFlags;
 
 pub use cancel::Cancel;
+pub use cgroup::{Reached, sweep};
 pub use error::{Error, Stage};
 pub use mounts::{Mount, Source};
 pub use terminal::{Terminal, restore as restore_terminal};
 
+use crate::limits::Limits;
+use cgroup::Group;
 use filesystem::INERT;
 use fittings::Fittings;
 use init::Setup;
@@ -162,6 +167,8 @@ pub struct Plan {
     pub network: Network,
     /// How far it is confined.
     pub security: Security,
+    /// What it may use at most, and for how long.
+    pub limits: Limits,
 }
 
 /// How a process ended.
@@ -173,6 +180,8 @@ pub enum Status {
     Signaled(i32),
     /// [`Cancel`] ended it.
     Cancelled,
+    /// It took longer than its limits allow, and was killed.
+    TimedOut,
 }
 
 /// What came of a run.
@@ -180,6 +189,8 @@ pub enum Status {
 pub struct Outcome {
     /// How the process ended.
     pub status: Status,
+    /// Which of its limits it came up against.
+    pub reached: Reached,
     /// Wall time from the first system call to the last.
     pub elapsed: Duration,
     /// Processor time of the whole process tree.
@@ -231,12 +242,14 @@ enum Talk<'a> {
 fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outcome, Error> {
     let start = Instant::now();
     if cancel.is_cancelled() {
-        return Ok(Outcome { status: Status::Cancelled, elapsed: start.elapsed(), cpu: Duration::ZERO });
+        let (reached, cpu) = (Reached::default(), Duration::ZERO);
+        return Ok(Outcome { status: Status::Cancelled, reached, elapsed: start.elapsed(), cpu });
     }
     let mut mounts = Mounts::open(plan)?;
     let root = Root::prepare(plan, &mounts)?;
     mounts.place(&root)?;
-    let fittings = Fittings::new(&plan.overlaid)?;
+    let fittings = Fittings::new(&plan.overlaid, plan.limits.shm_size)?;
+    let group = Group::make(&plan.limits)?;
     let (pipes, writers) = Pipes::new()?;
     let (writers, way) = match talk {
         Talk::Output(output) => (writers, Way::Output(*output)),
@@ -245,15 +258,22 @@ fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outco
             (writers.on_terminal(&pty)?, Way::Terminal { terminal, master: pty.into_master() })
         }
     };
-    let setup = set_up(plan, &root, &fittings, &mounts, writers, matches!(way, Way::Terminal { .. }))?;
-    let ended = supervise::run(namespaces(&plan.network), setup, &pipes, &way, cancel)?;
+    let on_terminal = matches!(way, Way::Terminal { .. });
+    let setup = set_up(plan, &root, &fittings, &mounts, group.as_ref(), writers, on_terminal)?;
+    // Somebody at a terminal takes the time they take.
+    let timeout = plan.limits.timeout.filter(|_| !on_terminal);
+    let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
+    let namespaces = namespaces(&plan.network, group.is_some());
+    let ended = supervise::run(namespaces, setup, &pipes, &way, cancel, deadline)?;
     let status = status(plan, &root, &mounts, &ended, cancel);
+    let reached = group.as_ref().map(Group::reached).unwrap_or_default();
+    drop(group);
     drop((fittings, mounts));
     let finished = root.finish();
     // What went wrong first matters more than what went wrong clearing up after it.
     let status = status?;
     finished?;
-    Ok(Outcome { status, elapsed: start.elapsed(), cpu: ended.cpu })
+    Ok(Outcome { status, reached, elapsed: start.elapsed(), cpu: ended.cpu })
 }
 
 /// Makes everything that the child needs and cannot make itself.
@@ -262,6 +282,7 @@ fn set_up<'a>(
     root: &'a Root,
     fittings: &'a Fittings,
     mounts: &'a Mounts,
+    group: Option<&'a Group>,
     writers: PipeWriters,
     terminal: bool,
 ) -> Result<Setup<'a>, Error> {
@@ -301,6 +322,8 @@ fn set_up<'a>(
         arguments: Strings::new(plan.argv.clone()),
         environment: Strings::new(plan.env.clone()),
         command_line: CommandLine::of_this_process(),
+        group,
+        ulimits: &plan.limits.ulimits,
         report_reader: writers.report_reader,
         report: writers.report,
         stdout: writers.stdout,
@@ -309,8 +332,11 @@ fn set_up<'a>(
     })
 }
 
-fn namespaces(network: &Network) -> Namespaces {
+/// The namespaces that the first process is made in. With a control group of its own it makes that namespace itself, when
+/// it has entered the group.
+fn namespaces(network: &Network, grouped: bool) -> Namespaces {
     let base = Namespaces::MOUNT.and(Namespaces::PID).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::CGROUP);
+    let base = if grouped { base.without(Namespaces::CGROUP) } else { base };
     match network {
         // One that exists is entered by the first process: to clone into it is not possible.
         Network::Host | Network::Shared(_) => base,
@@ -339,6 +365,7 @@ fn status(plan: &Plan, root: &Root, mounts: &Mounts, ended: &Ended, cancel: &Can
         Some(Report::Signaled(signal)) => Ok(Status::Signaled(signal)),
         Some(Report::Failed { stage, errno, candidate }) => Err(failure(plan, root, mounts, stage, errno, candidate)),
         None if cancel.is_cancelled() => Ok(Status::Cancelled),
+        None if ended.timed_out => Ok(Status::TimedOut),
         // Someone outside killed pid 1, most likely the kernel for want of memory.
         None => ended.signal.map(Status::Signaled).ok_or(Error::Vanished),
     }
@@ -353,6 +380,10 @@ fn failure(plan: &Plan, root: &Root, mounts: &Mounts, stage: Stage, errno: i32, 
             let tried = candidate.and_then(|number| candidates.get(number));
             program::explain(plan, &root.mount, tried.map(CString::as_c_str), source)
         }
+        Stage::Ulimits => match candidate.and_then(|number| plan.limits.ulimits.get(number)) {
+            Some(ulimit) => Error::Ulimit { ulimit: ulimit.clone(), source },
+            None => Error::Setup { stage, source },
+        },
         Stage::Mounts => match candidate.and_then(|number| mounts.ready.get(number)) {
             Some(mount) => Error::Mount { target: mount.target.clone(), source },
             None => Error::Setup { stage, source },

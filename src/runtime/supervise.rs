@@ -6,14 +6,16 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::time::Timespec;
 
 use super::cancel::{Cancel, kill};
+use super::cgroup::Group;
 use super::init::{Setup, first};
 use super::report::Report;
 use super::sys::{self, EndSignal, Namespaces, SignalsBlocked};
@@ -43,6 +45,8 @@ pub(super) struct Ended {
     pub report: Option<Report>,
     /// The signal that ended the first process, if one did.
     pub signal: Option<i32>,
+    /// Whether it took longer than it may, and was killed for that.
+    pub timed_out: bool,
     /// Processor time of all processes.
     pub cpu: Duration,
 }
@@ -96,40 +100,52 @@ impl PipeWriters {
     }
 }
 
-/// Starts the sandbox and stays with it to the end.
+/// Starts the sandbox and stays with it to the end, or until `deadline`.
 pub(super) fn run(
     namespaces: Namespaces,
     setup: Setup<'_>,
     pipes: &Pipes,
     way: &Way<'_>,
     cancel: &Cancel,
+    deadline: Option<Instant>,
 ) -> Result<Ended, Error> {
     let child = {
         let _blocked = SignalsBlocked::new().map_err(|source| Error::Start { source })?;
-        let cloned = sys::clone3(namespaces, EndSignal::None, || first(&setup));
+        let group = setup.group.and_then(Group::unified);
+        let cloned = sys::clone3_into(namespaces, EndSignal::None, group, || first(&setup));
         Child { pidfd: Arc::new(cloned.map_err(|source| Error::Start { source })?.pidfd), reaped: false }
     };
     // The writing ends are in there: without this the pipes would never end.
     drop(setup);
     let registration = cancel.register(Arc::clone(&child.pidfd));
-    match way {
-        Way::Output(output) => stream(pipes, &child.pidfd, *output)?,
-        Way::Terminal { terminal, master } => terminal::relay(terminal, master, &child.pidfd)?,
-    }
+    let timed_out = match way {
+        Way::Output(output) => stream(pipes, &child.pidfd, *output, deadline)?,
+        Way::Terminal { terminal, master } => {
+            terminal::relay(terminal, master, &child.pidfd)?;
+            false
+        }
+    };
     drop(registration);
     let ended = child.reap()?;
-    Ok(Ended { report: Report::receive(&pipes.report), signal: ended.signal, cpu: ended.cpu })
+    Ok(Ended { report: Report::receive(&pipes.report), signal: ended.signal, timed_out, cpu: ended.cpu })
 }
 
-/// Hands on output until the first process has ended, and with it all others, and what they left in the pipes.
-fn stream(pipes: &Pipes, pidfd: &OwnedFd, output: Output<'_>) -> Result<(), Error> {
+/// Hands on output until the first process has ended, and with it all others, and what they left in the pipes. At the
+/// deadline it kills that process; whether it did.
+fn stream(pipes: &Pipes, pidfd: &OwnedFd, output: Output<'_>, deadline: Option<Instant>) -> Result<bool, Error> {
     let mut buffer = vec![0_u8; 65536];
     let mut open = [Some((OutputStream::Stdout, &pipes.stdout)), Some((OutputStream::Stderr, &pipes.stderr))];
     let mut running = true;
+    let mut deadline = deadline;
+    let mut timed_out = false;
     while running {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            kill(pidfd);
+            (deadline, timed_out) = (None, true);
+        }
         let mut polled = vec![PollFd::new(pidfd, PollFlags::IN)];
         polled.extend(open.iter().flatten().map(|(_, pipe)| PollFd::new(*pipe, PollFlags::IN)));
-        match poll(&mut polled, None) {
+        match poll(&mut polled, deadline.map(until).as_ref()) {
             Err(Errno::INTR) => continue,
             result => result.map_err(|source| supervise("wait for", source.into()))?,
         };
@@ -143,7 +159,14 @@ fn stream(pipes: &Pipes, pidfd: &OwnedFd, output: Output<'_>) -> Result<(), Erro
             }
         }
     }
-    Ok(())
+    Ok(timed_out)
+}
+
+/// How long it is until then; a moment more, so that it has come when the wait is over.
+fn until(deadline: Instant) -> Timespec {
+    let wait = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    // The longest wait is nothing that anybody lives to see, and the loop would wait again.
+    Timespec { tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX >> 1), tv_nsec: wait.subsec_nanos().into() }
 }
 
 /// Reads all that is in the pipe now; whether its end was reached.

@@ -46,6 +46,11 @@ impl Namespaces {
     /// A network namespace.
     pub(super) const NETWORK: Self = Self(libc::CLONE_NEWNET as u64);
 
+    /// What is in this set and not in the other.
+    pub(super) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Both sets together.
     pub(super) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -66,9 +71,21 @@ pub(super) enum EndSignal {
 /// In a process with several threads `child` must not allocate, take a lock or panic. Should it panic nevertheless, the
 /// new process ends with code 255 and never returns into the caller's code.
 pub(super) fn clone3(namespaces: Namespaces, end: EndSignal, child: impl FnOnce() -> i32) -> io::Result<Cloned> {
+    clone3_into(namespaces, end, None, child)
+}
+
+/// Does what [`clone3`] does, and has the process start in a control group (its directory in version 2).
+pub(super) fn clone3_into(
+    namespaces: Namespaces,
+    end: EndSignal,
+    group: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> io::Result<Cloned> {
+    /// `CLONE_INTO_CGROUP`, which not every C library declares as a number of this width.
+    const INTO_CGROUP: u64 = 1 << 33;
     let mut pidfd: RawFd = -1;
     let args = libc::clone_args {
-        flags: namespaces.0 | libc::CLONE_PIDFD as u64,
+        flags: namespaces.0 | libc::CLONE_PIDFD as u64 | if group.is_some() { INTO_CGROUP } else { 0 },
         pidfd: (&raw mut pidfd).addr() as u64,
         child_tid: 0,
         parent_tid: 0,
@@ -81,7 +98,7 @@ pub(super) fn clone3(namespaces: Namespaces, end: EndSignal, child: impl FnOnce(
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: 0,
+        cgroup: group.map_or(0, |group| u64::from(group.as_raw_fd().unsigned_abs())),
     };
     // SAFETY: `args` is a whole `clone_args` of the size given, `pidfd` outlives the call, and no flag shares memory or
     // the stack, so the child runs on its own copy of both.

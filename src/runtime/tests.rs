@@ -27,6 +27,7 @@ const SCENARIOS: &[Scenario] = &[
     ("ten megabytes arrive whole on both streams", output_is_whole),
     ("orphans are reaped, what is left is killed", orphans),
     ("cancelling ends every process", cancelling),
+    ("limits are the plan's", limits),
     ("a panic in the callback ends every process", panicking_callback),
     ("environment, directory, user and host name are the plan's", surroundings),
     ("the host is out of sight", host_out_of_sight),
@@ -234,6 +235,7 @@ impl Lab {
             mounts: Vec::new(),
             security: Security::Sandbox,
             network: Network::None,
+            limits: Limits::default(),
         }
     }
 
@@ -374,6 +376,39 @@ fn cancelling(lab: &Lab) {
         thread.join().unwrap();
     }
     assert_eq!(processes(&long), 0);
+}
+
+fn limits(lab: &Lab) {
+    use crate::limits::Pids;
+    let limited = |script: &str, limits: Limits| lab.run(Plan { limits, ..lab.plan(script) });
+    let long = long_sleep(7);
+    let timeout = Some(Duration::from_millis(100));
+    let ran =
+        limited(&format!("trap '' TERM; ({long} &); echo begun; {long}"), Limits { timeout, ..Limits::default() });
+    assert_eq!((ran.status(), ran.stdout.as_str()), (Status::TimedOut, "begun\n"));
+    assert_eq!(processes(&long), 0);
+    let ulimits = vec!["nofile=100:200".parse().unwrap(), "core=0".parse().unwrap(), "nofile=50:60".parse().unwrap()];
+    let limits = Limits { ulimits, shm_size: Some(1 << 20), ..Limits::default() };
+    assert_eq!(
+        limited("ulimit -n; ulimit -Hn; df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2", limits).text(),
+        "50\n60\n1024"
+    );
+    let ulimits = vec!["core=0".parse().unwrap(), "nofile=99999999999".parse().unwrap()];
+    let ran = limited("true", Limits { ulimits, ..Limits::default() });
+    assert!(chain(ran.error()).contains("--ulimit nofile=99999999999:99999999999 (a hard limit"), "{:?}", ran.error());
+    let pids = Some(Pids::Most(10));
+    let ran = limited("for i in $(seq 50); do sleep 100 & done", Limits { pids, ..Limits::default() });
+    match &ran.outcome {
+        Ok(outcome) => {
+            assert_ne!(outcome.status, Status::Exited(0));
+            assert_eq!(outcome.reached, Reached { memory: false, pids: true });
+            let ran = limited("cat /proc/self/cgroup", Limits { pids, ..Limits::default() });
+            let text = ran.text();
+            assert!(!text.contains("strata-") && !text.contains(".."), "the group is the root of what is seen: {text}");
+        }
+        // Rootless, somebody has to delegate a group; and who is root in a container may not be able to make one.
+        Err(error) => assert!(chain(error).contains("--pids-limit cannot be set"), "{}", chain(error)),
+    }
 }
 
 fn panicking_callback(lab: &Lab) {

@@ -46,6 +46,8 @@ mod outputs;
 mod bad_input;
 // Recipes that are too large, too deep, or no text: within bounds of time and memory.
 mod limits;
+// What a step may use, and what is said when it wants more.
+mod step_limits;
 // The same for a user who is not root.
 mod rootless;
 // images, inspect, rm, graph.

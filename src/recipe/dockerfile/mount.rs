@@ -7,6 +7,7 @@
 use crate::diagnostic::{Diagnostic, Span, Spanned, nearest};
 use crate::recipe::variable::{self, Error};
 use crate::recipe::{Mount, MountKind, Sharing, Word, list};
+use crate::units;
 
 /// Every key and its aliases.
 const KEYS: [&str; 19] = [
@@ -216,7 +217,7 @@ impl Draft {
             "readwrite" | "rw" => self.readonly = Some(!flag()?),
             "required" if matches!(self.kind, Kind::Secret | Kind::Ssh) => self.required = flag()?,
             "size" if self.kind == Kind::Tmpfs => {
-                self.size = Some(bytes(&text).ok_or_else(|| invalid(&text).help("write it like 512m or 1.5g"))?);
+                self.size = Some(units::bytes(&text).ok_or_else(|| invalid(&text).help("write it like 512m or 1.5g"))?);
             }
             "env" if self.kind == Kind::Secret => self.env = word(),
             "required" | "size" | "env" => return Err(self.misplaced(field)),
@@ -342,40 +343,6 @@ pub(super) fn suggest(diagnostic: Diagnostic, text: &str, known: &[&str]) -> Dia
 fn number(text: &str, radix: u32) -> Option<u32> {
     // `from_str_radix` would also take a sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(text, radix).ok()).flatten()
-}
-
-/// A number of bytes such as `64`, `1.5g`, `10 MiB`: powers of 1024.
-fn bytes(text: &str) -> Option<u64> {
-    let last = text.rfind(|c: char| c.is_ascii_digit() || matches!(c, '.' | ' '))?;
-    let (number, unit) = text.split_at(last + 1);
-    let number = number.strip_suffix(' ').unwrap_or(number);
-    let mut unit = unit.to_ascii_lowercase();
-    let exponent = match unit.chars().next() {
-        None | Some('b') => 0,
-        Some(letter) => {
-            let exponent = 1 + "kmgtp".find(letter)?;
-            unit.remove(0);
-            exponent
-        }
-    };
-    if !matches!((unit.as_str(), exponent), ("" | "b", _) | ("ib", 1..)) {
-        return None;
-    }
-    if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return None;
-    }
-    let factor = 1024_u64.checked_pow(u32::try_from(exponent).ok()?)?;
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor);
-    }
-    let (whole, fraction) = number.split_once('.')?;
-    let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()? };
-    // A fraction is only ever a few digits of a power of 1024, so 128 bits hold the product; the rest is below a byte.
-    let fraction = &fraction[..fraction.len().min(18)];
-    let digits = if fraction.is_empty() { 0 } else { fraction.parse::<u128>().ok()? };
-    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let part = u64::try_from(digits * u128::from(factor) / scale).ok()?;
-    whole.checked_mul(factor)?.checked_add(part)
 }
 
 #[cfg(test)]

@@ -126,25 +126,3 @@ fn keys_without_effect_are_told() {
         assert_eq!(warnings.len(), count, "{text}");
     }
 }
-
-#[test]
-fn sizes_are_powers_of_1024() {
-    for (text, size) in [
-        ("0", 0),
-        ("64", 64),
-        ("64b", 64),
-        ("1k", 1024),
-        ("1KB", 1024),
-        ("1 KiB", 1024),
-        ("2m", 2 << 20),
-        ("1.5g", 3 << 29),
-        (".5k", 512),
-        ("1t", 1 << 40),
-        ("1p", 1 << 50),
-    ] {
-        assert_eq!(bytes(text), Some(size), "{text}");
-    }
-    for text in ["", "k", "-1", "1kk", "1x", "1ib", "1 2k", "99999999999999999999", "1..2"] {
-        assert_eq!(bytes(text), None, "{text}");
-    }
-}
