@@ -42,6 +42,12 @@ pub(super) enum Error {
         /// Whether there are errors among them.
         errors: bool,
     },
+    /// The machine lacks something. What it lacks is printed already.
+    #[error("this machine lacks {missing} of what a build needs")]
+    Unfit {
+        /// How many things.
+        missing: usize,
+    },
     /// No rule has this name.
     #[error("there is no rule named {name}{}", .nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
     NoRule {
@@ -163,9 +169,12 @@ fn say(text: &str) {
 fn class(error: &Error) -> u8 {
     match error {
         Error::Build(error) => class_of_build(error),
-        Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) | Error::Write { .. } => {
-            ENVIRONMENT
-        }
+        Error::Store(_)
+        | Error::UserNamespace(_)
+        | Error::Signals(_)
+        | Error::Stdout(_)
+        | Error::Unfit { .. }
+        | Error::Write { .. } => ENVIRONMENT,
         Error::NoImage { .. } | Error::Damaged { .. } | Error::Findings { errors: false } => BUILD_FAILED,
         Error::Findings { errors: true } | Error::NoRule { .. } => USAGE,
         Error::Settings(_)

@@ -6,6 +6,7 @@ mod build;
 mod call;
 mod check;
 mod contexts;
+mod doctor;
 mod exit;
 mod flags;
 mod graph;
@@ -37,6 +38,8 @@ enum Command {
     Build(Box<build::Arguments>),
     /// Look for mistakes in a Dockerfile, without building anything
     Check(check::Arguments),
+    /// Say what this machine lets Strata do, and how to mend what it does not
+    Doctor(doctor::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
     Graph(graph::Arguments),
     /// List the images in the local store
@@ -65,6 +68,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match arguments.command {
         Command::Build(arguments) => build::run(*arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

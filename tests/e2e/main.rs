@@ -38,6 +38,8 @@ mod limits;
 mod rootless;
 // images, inspect, rm, graph.
 mod commands;
+// doctor.
+mod doctor;
 // check, --check, --call.
 mod checks;
 // Every flag of `docker buildx build`.
