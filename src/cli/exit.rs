@@ -43,6 +43,12 @@ pub(super) enum Error {
         /// Whether there are errors among them.
         errors: bool,
     },
+    /// The machine lacks something. What it lacks is printed already.
+    #[error("this machine lacks {missing} of what a build needs")]
+    Unfit {
+        /// How many things.
+        missing: usize,
+    },
     /// No rule has this name.
     #[error("there is no rule named {name}{}", .nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
     NoRule {
@@ -218,9 +224,12 @@ fn class(error: &Error) -> u8 {
         Error::Ended { code } => *code,
         Error::Shell(error) if !error.is_environment() => BUILD_FAILED,
         Error::Shell(_) => ENVIRONMENT,
-        Error::Store(_) | Error::UserNamespace(_) | Error::Signals(_) | Error::Stdout(_) | Error::Write { .. } => {
-            ENVIRONMENT
-        }
+        Error::Store(_)
+        | Error::UserNamespace(_)
+        | Error::Signals(_)
+        | Error::Stdout(_)
+        | Error::Unfit { .. }
+        | Error::Write { .. } => ENVIRONMENT,
         Error::CacheMounts(stored::Error::InUse) | Error::Carry(carry::Error::Stored(stored::Error::InUse)) => {
             BUILD_FAILED
         }

@@ -8,6 +8,7 @@ mod cache_mounts;
 mod call;
 mod check;
 mod contexts;
+mod doctor;
 mod exit;
 mod flags;
 mod graph;
@@ -44,6 +45,8 @@ enum Command {
     CacheMounts(cache_mounts::Arguments),
     /// Look for mistakes in a Dockerfile, without building anything
     Check(check::Arguments),
+    /// Say what this machine lets Strata do, and how to mend what it does not
+    Doctor(doctor::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
     Graph(graph::Arguments),
     /// List the images in the local store
@@ -77,6 +80,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Build(arguments) => build::run(*arguments),
         Command::CacheMounts(arguments) => cache_mounts::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

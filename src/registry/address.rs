@@ -74,6 +74,12 @@ impl Source {
         Self { host: host.clone(), authority: authority.to_owned(), prefix: String::new(), schemes, is_mirror: false }
     }
 
+    /// The address of the protocol itself, `/v2/`; the text of it where it is none.
+    pub(super) fn base(&self, scheme: Scheme) -> Result<Uri, String> {
+        let text = format!("{scheme}://{}/v2/", self.authority);
+        text.parse().map_err(|_| text)
+    }
+
     /// The repository's path on this host.
     pub(super) fn repository(&self, repository: &str) -> String {
         format!("{}{repository}", self.prefix)

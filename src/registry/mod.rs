@@ -14,6 +14,7 @@ mod blob;
 mod credential;
 mod download;
 mod error;
+mod reach;
 mod resolve;
 mod retry;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use ureq::http::Method;
 pub use self::credential::CredentialFiles;
 pub use self::download::{Download, Validators};
 pub use self::error::{Error, Item, LoginOrigin, Phase, Said, Target};
+pub use self::reach::Reached;
 pub use self::resolve::{Documents, NoDocuments, Resolved};
 
 use self::address::{Scheme, Source};

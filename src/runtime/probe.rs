@@ -174,7 +174,7 @@ fn cgroups() -> Finding {
         Condition::Degraded,
         "version 2 is not mounted at /sys/fs/cgroup: limits on memory, processors and processes work through version 1 \
          at most",
-        Some("boot with systemd.unified_cgroup_hierarchy=1"),
+        Some("boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line"),
     )
 }
 

@@ -52,6 +52,7 @@ mod pull;
 mod record;
 mod recovery;
 mod removal;
+mod room;
 mod scratch;
 mod sweep;
 mod tag;
@@ -75,6 +76,7 @@ pub use self::link::Linked;
 pub use self::lock::{Lock, LockOwner};
 pub use self::pull::PulledImage;
 pub use self::record::Bucket;
+pub use self::room::Room;
 pub use self::scratch::Scratch;
 pub use self::sweep::{Sweep, Swept};
 

@@ -52,6 +52,8 @@ mod step_limits;
 mod rootless;
 // images, inspect, rm, graph.
 mod commands;
+// doctor.
+mod doctor;
 // check, --check, --call.
 mod checks;
 // What a real BuildKit said of the recipes in testdata/checks.
