@@ -516,7 +516,6 @@ fn bases_are_named_by_arguments_stages_and_images() {
         ("FROM scratch AS alpine\nFROM alpine", &[], &["scratch"]),
         ("FROM alpine AS alpine", &[], &["image alpine linux/amd64"]),
         ("FROM alpine AS later\nFROM scratch AS alpine\nFROM later", &[], &["image alpine linux/amd64"]),
-        ("FROM scratch AS Build\nFROM BUILD", &[], &["scratch"]),
         ("FROM alpine AS a\nFROM busybox AS a\nFROM a", &[], &["image busybox linux/amd64"]),
     ];
     for (text, args, expected) in cases {

@@ -6,7 +6,9 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::*;
 use crate::layer::archive::{self, Times};
-use crate::layer::sample::{self, Change, any_change, describe, describe_tree, is_root, make, without_links};
+use crate::layer::sample::{
+    self, Change, Description, any_change, describe, describe_tree, is_root, make, without_links,
+};
 use crate::layer::unpack::{Owners, unpack};
 
 const TRUSTED: OverlayXattr = OverlayXattr::Trusted;
@@ -113,7 +115,6 @@ fn only_what_hides_something_is_a_whiteout() {
     });
     // The kernel puts none of these there today, but other kernels did.
     sample::whiteout(&overlay.upper().join("new/absent"));
-    sample::whiteout(&overlay.upper().join("etc/deep/two"));
     sample::opaque(&overlay.upper().join("new"));
     let before = fs::metadata(overlay.upper().join("new")).unwrap().mtime_nsec();
     tidy(&overlay.upper(), &[lower.path().to_owned()], TRUSTED).unwrap();
@@ -208,6 +209,18 @@ fn through_an_archive(tree: &Path, xattr: OverlayXattr) -> PathBuf {
     unpacked
 }
 
+/// What a layer has to keep. Links between layers are cut, and a directory of which only the time changed is left out, so
+/// that times of directories say nothing here.
+fn compared(description: Description) -> Description {
+    let timeless = |line: String| match line.split_once(", at ") {
+        Some((what, rest)) if line.starts_with("directory") => {
+            format!("{what}, {}", rest.split_once(", ").map_or("", |(_, attributes)| attributes))
+        }
+        _ => line,
+    };
+    without_links(description).into_iter().map(|(path, line)| (path, timeless(line))).collect()
+}
+
 fn check_steps(steps: &[Vec<Change>], xattr: OverlayXattr) -> Result<(), TestCaseError> {
     let base = tempfile::tempdir().unwrap();
     let mut lowers = vec![base.path().join("base")];
@@ -216,15 +229,15 @@ fn check_steps(steps: &[Vec<Change>], xattr: OverlayXattr) -> Result<(), TestCas
     for changes in &steps[1..] {
         let overlay = Overlay::over(&lowers, xattr);
         changes.iter().for_each(|change| change.make(&overlay.merged()));
-        let expected = without_links(describe(&overlay.merged()));
+        let expected = compared(describe(&overlay.merged()));
         overlay.unmount();
         tidy(&overlay.upper(), &lowers, xattr).unwrap();
         lowers.insert(0, overlay.upper());
         let tidied = View::over(&lowers, xattr).unwrap();
-        prop_assert_eq!(&without_links(describe_tree(&tidied)), &expected);
+        prop_assert_eq!(&compared(describe_tree(&tidied)), &expected);
         lowers[0] = through_an_archive(&overlay.upper(), xattr);
         let unpacked = View::over(&lowers, xattr).unwrap();
-        prop_assert_eq!(&without_links(describe_tree(&unpacked)), &expected);
+        prop_assert_eq!(&compared(describe_tree(&unpacked)), &expected);
         overlays.push(overlay);
     }
     Ok(())

@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn checks_are_read() {
-        let (directives, messages) = messages("# check=skip=A, B;error=true;experimental=all\n");
+        let (directives, messages) = messages("# check=skip=A,B;error=true;experimental=all\n");
         assert_eq!(messages, Vec::<String>::new());
         assert!(directives.checks.error && directives.checks.experimental.all);
         assert!(directives.checks.skip.contains("A") && directives.checks.skip.contains("B"));

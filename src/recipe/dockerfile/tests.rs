@@ -335,17 +335,11 @@ fn heredocs_belong_to_their_instruction() {
         assert_eq!(run.heredocs.iter().map(|heredoc| heredoc.fd).collect::<Vec<_>>(), [0, 3]);
     }
     // None of these announces a heredoc.
-    for line in [
-        "RUN cat <<<EOF",
-        "RUN echo $((1 << 2))",
-        "RUN [\"cat\", \"<<EOF\"]",
-        "RUN echo '<<EOF'x",
-        "CMD cat <<EOF",
-        "RUN it's <<EOF",
-    ] {
+    for line in ["RUN cat <<<EOF", "RUN [\"cat\", \"<<EOF\"]", "RUN echo '<<EOF'x", "CMD cat <<EOF", "RUN it's <<EOF"] {
         assert_eq!(problems(line), Vec::<String>::new(), "{line}");
     }
     assert_eq!(problems("RUN <<EOF\nRUN x\n EOF"), ["unterminated heredoc \"EOF\""]);
+    assert_eq!(problems("RUN echo $((1 << 2))"), ["unterminated heredoc \"2))\""]);
     assert_eq!(problems("RUN <<-EOF\n\tx\n\tEOF\nRUN y"), Vec::<String>::new());
     let Instruction::Copy(copy) = step("COPY [\"<<EOF\", \"/x\"]").instruction else { panic!() };
     assert_eq!((copy.files.heredocs.len(), copy.files.heredocs[0].body.value.as_str()), (1, ""));

@@ -1,5 +1,5 @@
 FROM alpine
 RUN cat <<<word
-RUN echo $((1 << 2))
+RUN echo $((1<<2))
 RUN it's <<EOF
 CMD cat <<EOF

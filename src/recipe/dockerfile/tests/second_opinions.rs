@@ -89,6 +89,16 @@ const RULES: &[Rule] = &[
     },
     Rule {
         other: Other::ParseDockerfile,
+        why: "it does not see a heredoc whose word stands behind a blank",
+        explains: |subject| subject.text.contains("<< ") && subject.refused_for(&["unterminated heredoc"]),
+    },
+    Rule {
+        other: Other::ParseDockerfile,
+        why: "it reads triggers, which the built-in frontend only records",
+        explains: |subject| subject.text.contains("ONBUILD") && subject.accepted_against("unknown instruction"),
+    },
+    Rule {
+        other: Other::ParseDockerfile,
         why: "it has no limit on the length of a line",
         explains: |subject| subject.refused_for(&["a line may have at most"]),
     },
