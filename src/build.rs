@@ -32,7 +32,6 @@ use crate::execute::Executor;
 use crate::execute::agent::Agents;
 use crate::execute::mount::Staged;
 use crate::execute::network::Networks;
-use crate::execute::secret::Secrets;
 use crate::execute::shell::Sandbox;
 use crate::export::spec::{Destination, Output};
 use crate::fetch::Fetcher;
@@ -50,6 +49,7 @@ use crate::registry::Client;
 use crate::runtime::network::Program;
 use crate::runtime::{self, Cancel};
 use crate::schedule::{self, solve};
+use crate::secret::Secrets;
 use crate::store::{self, BuildId, Kept, Store};
 
 /// What to build.
@@ -81,7 +81,7 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the image's manifest, over our own.
     pub annotations: BTreeMap<String, String>,
-    /// Secrets that steps may mount.
+    /// Secrets that steps may mount, and that authenticate what is fetched.
     pub secrets: Secrets,
     /// SSH agents that steps may use.
     pub agents: Agents,
@@ -131,8 +131,8 @@ pub struct Workplace {
 
 impl Workplace {
     /// What fetches contexts and recipes.
-    fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher { store: &self.store, client: &self.client, cancel: &self.cancel, xattr: self.xattr }
+    fn fetcher<'a>(&'a self, secrets: &'a Secrets) -> Fetcher<'a> {
+        Fetcher { store: &self.store, client: &self.client, cancel: &self.cancel, xattr: self.xattr, secrets }
     }
 }
 

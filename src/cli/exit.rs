@@ -8,10 +8,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::build::{self, Findings};
 use crate::diagnostic::render;
 use crate::execute::cache_mount::{carry, stored};
-use crate::execute::{self, agent, secret};
+use crate::execute::{self, agent};
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
-use crate::{export, settings, store};
+use crate::{export, secret, settings, store};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

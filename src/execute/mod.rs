@@ -13,7 +13,6 @@ pub mod mount;
 pub mod network;
 pub mod owner;
 mod run;
-pub mod secret;
 pub mod shell;
 pub mod stage;
 
@@ -38,6 +37,7 @@ use crate::limits::Limits;
 use crate::progress::Task;
 use crate::recipe::platform::Platform;
 use crate::runtime::{self, Cancel};
+use crate::secret::{self, Secrets};
 use crate::store::{self, LayerMeta, Origin, Store};
 
 pub use copy::select::Selection;
@@ -297,7 +297,7 @@ pub struct Executor<'a> {
     /// What steps run on: caches of one id on two platforms are two.
     pub platform: &'a Platform,
     /// The secrets given on the command line.
-    pub secrets: &'a secret::Secrets,
+    pub secrets: &'a Secrets,
     /// The SSH agents given on the command line.
     pub agents: &'a agent::Agents,
     /// The networks that steps see.
@@ -378,7 +378,8 @@ impl Executor<'_> {
 
     /// What fetches sources.
     pub fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher { store: self.store, client: self.layers.client, cancel: self.cancel, xattr: self.xattr() }
+        let Self { store, cancel, secrets, layers, .. } = self;
+        Fetcher { store, client: layers.client, cancel, xattr: self.xattr(), secrets }
     }
 
     fn open_fetched(&self, fetched: &[Fetched]) -> Result<Vec<FetchedTree>, Error> {
