@@ -3,6 +3,7 @@
 //! Read this first. Each line of [`build`] is a call into one part, in the order data flows: recipe, context, base
 //! images, graph, schedule, image, export. [`plan`] is the same up to the graph and only asks what is known.
 
+mod advice;
 pub mod contexts;
 mod error;
 mod finish;
@@ -206,7 +207,7 @@ fn recorded(
             place.reporter.warning(format!("the context's index is not remembered: {error}"));
         }
     }
-    let solved = solved.map_err(|failed| step_failed(&plan, failed, record))?;
+    let solved = solved.map_err(|failed| step_failed(&plan, failed, record, place.store.root()))?;
     let finish = Finish { request, place, plan: &plan, executor: &executor, solved: &solved };
     let (image, exported) = finish.outputs()?;
     for damage in place.store.take_damage() {

@@ -303,11 +303,12 @@ fn rendered(findings: &Findings, colour: bool) -> String {
     render(&findings.diagnostics, &findings.source, colour)
 }
 
-fn hint(error: &build::Error) -> Option<&'static str> {
+fn hint(error: &build::Error) -> Option<String> {
     match error {
         build::Error::ReadRecipe { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            Some("name the recipe with -f FILE")
+            Some("name the recipe with -f FILE".to_owned())
         }
+        build::Error::Contexts(build::contexts::Error::Fetch(error)) => error.advice(),
         _ => None,
     }
 }

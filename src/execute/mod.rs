@@ -89,6 +89,19 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// The process failed, and there is no room left where it wrote.
+    #[error(
+        "process {command:?} did not complete successfully: {ended}: the file system of {root} is full (make room, or set \
+         STRATA_ROOT to a directory on a larger one)"
+    )]
+    DiskFull {
+        /// What ran.
+        command: String,
+        /// How it ended.
+        ended: Ended,
+        /// Where the store is.
+        root: PathBuf,
+    },
     /// The step took longer than its limit.
     #[error(
         "process {command:?} was ended because it took longer than --step-timeout {limit} (give it more, or see timeout \
@@ -228,7 +241,9 @@ impl Error {
             Self::Runtime(error) => error.is_environment(),
             Self::Base(error) => error.is_environment(),
             Self::Fetch(error) => error.is_environment(),
-            Self::CacheMount { .. }
+            Self::Copy(copy::Error::Stage(stage::Error::Owner { .. }))
+            | Self::Mkdir(stage::Error::Owner { .. })
+            | Self::CacheMount { .. }
             | Self::CacheMountOwner { .. }
             | Self::Store(_)
             | Self::Host { .. }

@@ -40,6 +40,9 @@ const TICK: Duration = Duration::from_millis(5);
 /// What the shell returns where there is no such program.
 const NOT_FOUND: i32 = 127;
 
+/// What is said that git was to do where it fetches submodules.
+pub(super) const SUBMODULES: &str = "fetch the submodules of";
+
 /// What an address stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
@@ -114,7 +117,7 @@ impl Fetcher<'_> {
         let time = run("read the commit of", &["show", "--no-patch", "--format=%ct", "HEAD"])?.trim().parse().ok();
         let has_modules = !address.without_submodules && directory.join(".gitmodules").is_file();
         if has_modules {
-            run("fetch the submodules of", &["submodule", "update", "--quiet", "--init", "--recursive"])?;
+            run(SUBMODULES, &["submodule", "update", "--quiet", "--init", "--recursive"])?;
         }
         if !address.keep_git_dir {
             remove_git_files(&directory)?;

@@ -157,6 +157,50 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The repository it is about.
+    pub fn remote(&self) -> Option<&str> {
+        match self {
+            Self::NoGit { remote }
+            | Self::StartGit { remote, .. }
+            | Self::Git { remote, .. }
+            | Self::Refused { remote, .. }
+            | Self::Redirected { remote, .. }
+            | Self::UnknownRef { remote, .. }
+            | Self::WrongCommit { remote, .. }
+            | Self::NoSubdir { remote, .. } => Some(remote),
+            _ => None,
+        }
+    }
+
+    /// What a person can do about it, where the message does not say so.
+    pub fn advice(&self) -> Option<String> {
+        Some(match self {
+            Self::Http(registry::Error::NotFound { .. }) => {
+                "the host answers, so look at the path: a file may have moved to another version's place".to_owned()
+            }
+            Self::Http(registry::Error::Connect { .. }) => {
+                "see whether something listens there, and whether a proxy is needed (https_proxy, no_proxy)".to_owned()
+            }
+            Self::Checksum { actual, .. } => {
+                format!("if the file was meant to change, look at what came and expect {actual}")
+            }
+            Self::NoGit { .. } => "install git (Debian: apt-get install git)".to_owned(),
+            Self::UnknownRef { remote, .. } => format!("git ls-remote {remote} lists what it has"),
+            Self::NoSubdir { .. } => "a directory is named from the root of the repository on".to_owned(),
+            Self::Git { action: git::SUBMODULES, .. } => {
+                "the query ?submodules=false in the address leaves submodules out".to_owned()
+            }
+            Self::Git { unreachable: true, .. } => {
+                "see whether this machine can reach it, and whether a proxy is needed (https_proxy, no_proxy); in the \
+                 configuration file, [registry.\"HOST\"] can name a private authority with `ca`"
+                    .to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
 /// What to say of a ref that looks like the beginning of a commit's id.
 fn short_commit_advice(reference: &str) -> &'static str {
     let is_short = (4..40).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit());

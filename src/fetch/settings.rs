@@ -38,7 +38,7 @@ const REDIRECTED: [&str; 5] =
     ["returned error: 301", "returned error: 302", "returned error: 303", "returned error: 307", "returned error: 308"];
 
 /// What `git` says of a certificate that it does not trust.
-const UNTRUSTED: [&str; 3] = ["certificate", "SSL", "TLS"];
+const UNTRUSTED: [&str; 3] = ["certificate", "SSL connect", "TLS connect"];
 
 /// A remote as it may be shown and kept: without user and password.
 pub(super) fn shown(remote: &str) -> String {
