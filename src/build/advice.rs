@@ -8,18 +8,15 @@ use std::path::Path;
 use super::error::is_full_disk;
 use crate::diagnostic::{SourceFile, Span};
 use crate::execute::{self, copy, stage};
-use crate::fetch;
-use crate::graph::{Op, Origin};
+use crate::graph::Origin;
 use crate::runtime;
 
 /// The place of the word that an error is about, or that of the whole step.
-pub(super) fn place(source: &SourceFile, origin: &Origin, op: &Op, error: &execute::Error) -> Span {
+pub(super) fn place(source: &SourceFile, origin: &Origin, error: &execute::Error) -> Span {
     let is_it = |word: &str| match error {
         execute::Error::NotFound { source_path, .. } => bare(word) == bare(source_path),
-        execute::Error::Fetch(fetch::Error::Checksum { .. }) if has_flag(source, origin.span, "--checksum=") => {
-            word.starts_with("--checksum=")
-        }
-        execute::Error::Fetch(error) => address(op, error).is_some_and(|address| word.starts_with(address)),
+        // What is asked of an address has the place of its word already; this is about what came of it later.
+        execute::Error::Fetch(error) => error.remote().is_some_and(|remote| word.starts_with(remote)),
         error if is_owner(error) => word.starts_with("--chown="),
         _ => false,
     };
@@ -56,23 +53,10 @@ fn is_owner(error: &execute::Error) -> bool {
     )
 }
 
-/// The address that a fetch failed for, as the recipe has it.
-fn address<'a>(op: &'a Op, error: &'a fetch::Error) -> Option<&'a str> {
-    match op {
-        Op::Http(source) => Some(&source.address),
-        Op::Git(address) => Some(&address.remote),
-        _ => error.remote(),
-    }
-}
-
 /// A path as one and the same whether it is written from the root on or not.
 fn bare(path: &str) -> &str {
     let path = path.trim_matches('/');
     path.strip_prefix("./").unwrap_or(path)
-}
-
-fn has_flag(source: &SourceFile, span: Span, flag: &str) -> bool {
-    words(source, span).any(|(_, word)| word.starts_with(flag))
 }
 
 /// The words of a step after its instruction, without the marks of the JSON form; of a mount also the paths it names.

@@ -170,7 +170,7 @@ pub(super) fn step_failed(plan: &Plan, failed: solve::Failed, record: &Record<'_
     let mut at = finding(source, origin.span, sentence(&error));
     if let solve::Error::Execute(error) = &error {
         for finding in &mut at.diagnostics {
-            finding.span = advice::place(source, origin, &plan.graph[node].op, error);
+            finding.span = advice::place(source, origin, error);
             finding.help = advice::help(source, origin, error, root);
         }
     }

@@ -315,7 +315,7 @@ fn what_cannot_be_fetched_is_said_in_its_place() {
             vec!["refuses access", "id=HTTP_AUTH_TOKEN_127.0.0.1"],
         ),
         (format!("ADD {} /", server.url("/cut/a.txt")), 1, 5, vec!["broke"]),
-        (format!("ADD --checksum={wrong} {file} /"), 1, 5, vec!["has the digest", &right, &wrong, "expect sha256"]),
+        (format!("ADD --checksum={wrong} {file} /"), 1, 88, vec!["has the digest", &right, &wrong, "expect sha256"]),
         (format!("ADD --chown=1 {file} \\\n  {} /d/", server.url("/files/none")), 1, 3, vec!["has no http"]),
         ("ADD http://no-such-host.invalid/x.git /".to_owned(), 3, 5, vec!["Could not resolve", "https_proxy"]),
         (format!("ADD http://{closed}/x.git /"), 3, 5, vec!["git could not ask", &closed]),
