@@ -14,7 +14,7 @@
 //!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself (`init`). Where the
 //!    limits of the plan need a control group, it enters that before anything else (`cgroup`).
 //! 4. That one closes what it has of the builder's, gives up all but Docker's default capabilities (`privilege`), comes
-//!    under a filter of system calls (`seccomp`) and, on hosts that have one, a profile (`apparmor`), takes on its user
+//!    under a filter of system calls (`seccomp`) and, on hosts that have one, a profile or label (`apparmor`, `selinux`), takes on its user
 //!    and becomes the program (`program`).
 //! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the root
 //!    apart.
@@ -25,6 +25,7 @@
 //! program. [`probe`] says what of it a host can do.
 
 mod apparmor;
+mod attribute;
 mod cancel;
 mod cgroup;
 mod error;
@@ -42,6 +43,7 @@ mod program;
 mod report;
 mod rootfs;
 mod seccomp;
+mod selinux;
 mod skeleton;
 mod supervise;
 mod sys;
@@ -74,6 +76,7 @@ use init::Setup;
 use mounts::Mounts;
 use report::Report;
 use rootfs::Root;
+use selinux::Labels;
 use supervise::{Ended, PipeWriters, Pipes, Way};
 use sys::{CommandLine, Namespaces, Strings};
 use terminal::Pty;
@@ -245,10 +248,12 @@ fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outco
         let (reached, cpu) = (Reached::default(), Duration::ZERO);
         return Ok(Outcome { status: Status::Cancelled, reached, elapsed: start.elapsed(), cpu });
     }
-    let mut mounts = Mounts::open(plan)?;
+    let labels = selinux::labels(plan);
+    let files = labels.as_ref().map(|labels| labels.files.as_c_str());
+    let mut mounts = Mounts::open(plan, files)?;
     let root = Root::prepare(plan, &mounts)?;
     mounts.place(&root)?;
-    let fittings = Fittings::new(&plan.overlaid, plan.limits.shm_size)?;
+    let fittings = Fittings::new(&plan.overlaid, plan.limits.shm_size, files)?;
     let group = Group::make(&plan.limits)?;
     let (pipes, writers) = Pipes::new()?;
     let (writers, way) = match talk {
@@ -259,7 +264,7 @@ fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outco
         }
     };
     let on_terminal = matches!(way, Way::Terminal { .. });
-    let setup = set_up(plan, &root, &fittings, &mounts, group.as_ref(), writers, on_terminal)?;
+    let setup = set_up(plan, &root, &fittings, &mounts, labels.as_ref(), group.as_ref(), writers, on_terminal)?;
     // Somebody at a terminal takes the time they take.
     let timeout = plan.limits.timeout.filter(|_| !on_terminal);
     let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
@@ -282,6 +287,7 @@ fn set_up<'a>(
     root: &'a Root,
     fittings: &'a Fittings,
     mounts: &'a Mounts,
+    labels: Option<&'a Labels>,
     group: Option<&'a Group>,
     writers: PipeWriters,
     terminal: bool,
@@ -299,6 +305,7 @@ fn set_up<'a>(
         mounts: &mounts.ready,
         confined,
         apparmor: confined && apparmor::is_on(),
+        labels,
         file_attributes: plan
             .overlaid
             .iter()
