@@ -29,12 +29,15 @@ pub(super) struct Labels {
 }
 
 impl Labels {
+    /// The type of the process, which is what a policy has rules about.
+    pub(super) const TYPE: &'static str = "container_t";
+
     /// Those with a pair of categories that `random` stands for.
     fn with_categories(random: u64) -> Self {
         let (low, high) = categories(random);
         let text = |kind: &str| CString::new(format!("system_u:{kind}:s0:c{low},c{high}"));
         // Neither has a NUL byte.
-        let (process, files) = (text("system_r:container_t"), text("object_r:container_file_t"));
+        let (process, files) = (text(&format!("system_r:{}", Self::TYPE)), text("object_r:container_file_t"));
         Self { process: process.unwrap_or_default(), files: files.unwrap_or_default() }
     }
 }
