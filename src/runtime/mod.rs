@@ -76,7 +76,6 @@ use init::Setup;
 use mounts::Mounts;
 use report::Report;
 use rootfs::Root;
-use selinux::Labels;
 use supervise::{Ended, PipeWriters, Pipes, Way};
 use sys::{CommandLine, Namespaces, Strings};
 use terminal::Pty;
@@ -249,11 +248,10 @@ fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outco
         return Ok(Outcome { status: Status::Cancelled, reached, elapsed: start.elapsed(), cpu });
     }
     let labels = selinux::labels(plan);
-    let files = labels.as_ref().map(|labels| labels.files.as_c_str());
-    let mut mounts = Mounts::open(plan, files)?;
+    let mut mounts = Mounts::open(plan, labels.as_ref())?;
     let root = Root::prepare(plan, &mounts)?;
     mounts.place(&root)?;
-    let fittings = Fittings::new(&plan.overlaid, plan.limits.shm_size, files)?;
+    let fittings = Fittings::new(&plan.overlaid, plan.limits.shm_size, mounts.label())?;
     let group = Group::make(&plan.limits)?;
     let (pipes, writers) = Pipes::new()?;
     let (writers, way) = match talk {
@@ -264,7 +262,7 @@ fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outco
         }
     };
     let on_terminal = matches!(way, Way::Terminal { .. });
-    let setup = set_up(plan, &root, &fittings, &mounts, labels.as_ref(), group.as_ref(), writers, on_terminal)?;
+    let setup = set_up(plan, &root, &fittings, &mounts, group.as_ref(), writers, on_terminal)?;
     // Somebody at a terminal takes the time they take.
     let timeout = plan.limits.timeout.filter(|_| !on_terminal);
     let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
@@ -287,7 +285,6 @@ fn set_up<'a>(
     root: &'a Root,
     fittings: &'a Fittings,
     mounts: &'a Mounts,
-    labels: Option<&'a Labels>,
     group: Option<&'a Group>,
     writers: PipeWriters,
     terminal: bool,
@@ -305,7 +302,7 @@ fn set_up<'a>(
         mounts: &mounts.ready,
         confined,
         apparmor: confined && apparmor::is_on(),
-        labels,
+        labels: mounts.labels,
         file_attributes: plan
             .overlaid
             .iter()

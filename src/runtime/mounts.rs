@@ -20,6 +20,7 @@ use super::fittings::Tmpfs;
 use super::inside::{locate, make_directories, open_inside, relative};
 use super::overlay::{Changes, Overlay};
 use super::rootfs::Root;
+use super::selinux::Labels;
 use super::skeleton::{Kind, MountPoint, Skeleton};
 use super::{Error, Plan};
 
@@ -114,20 +115,21 @@ pub(super) struct Ready {
 pub(super) struct Mounts<'a> {
     /// Before [`Mounts::place`] in the plan's order, after it the shallowest first.
     pub ready: Vec<Ready>,
-    /// The SELinux label of the run's file systems.
-    pub label: Option<&'a CStr>,
+    /// The run's SELinux labels.
+    pub labels: Option<&'a Labels>,
     plan: &'a Plan,
 }
 
 impl<'a> Mounts<'a> {
     /// Makes what is to be mounted ready.
-    pub(super) fn open(plan: &'a Plan, label: Option<&'a CStr>) -> Result<Self, Error> {
+    pub(super) fn open(plan: &'a Plan, labels: Option<&'a Labels>) -> Result<Self, Error> {
         if plan.mounts.len() > MAX_MOUNTS {
             let problem = format!("a run cannot have {} mounts: the limit is {MAX_MOUNTS}", plan.mounts.len());
             return Err(Error::Plan { problem });
         }
+        let label = labels.map(|labels| labels.files.as_c_str());
         let ready = plan.mounts.iter().enumerate().map(|(number, mount)| ready(plan, label, number, mount, &[]));
-        let mounts = Self { ready: ready.collect::<Result<_, _>>()?, label, plan };
+        let mounts = Self { ready: ready.collect::<Result<_, _>>()?, labels, plan };
         mounts.check()?;
         Ok(mounts)
     }
@@ -145,6 +147,11 @@ impl<'a> Mounts<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The SELinux label of the run's file systems.
+    pub(super) fn label(&self) -> Option<&'a CStr> {
+        self.labels.map(|labels| labels.files.as_c_str())
     }
 
     /// The places that the root must have, in the plan's order.
@@ -181,6 +188,7 @@ impl<'a> Mounts<'a> {
 
     /// Gives the mount number `outer` the places that it lacks.
     fn make_room(&mut self, outer: usize, inner: &[MountPoint]) -> Result<(), Error> {
+        let label = self.label();
         let Some(ready) = self.ready.get_mut(outer) else { return Ok(()) };
         let shown = ready.part.as_ref().unwrap_or(&ready.mount);
         let failed = |path: &Path, source: io::Error| Error::Inside {
@@ -210,7 +218,7 @@ impl<'a> Mounts<'a> {
         let number = ready.number;
         match self.plan.mounts.get(number) {
             Some(mount @ Mount { source: Source::Layers { .. }, .. }) => {
-                let again = self::ready(self.plan, self.label, number, mount, &missing)?;
+                let again = self::ready(self.plan, label, number, mount, &missing)?;
                 ready.mount = again.mount;
                 ready.part = again.part;
             }

@@ -62,7 +62,7 @@ impl Root {
             Skeleton { directory: bottom }.bottom(&expected_missing)?;
             stack.push(bottom);
         }
-        let mut mount = overlay(plan, &stack, &upper, &work.make("overlay")?, mounts.label)?;
+        let mut mount = overlay(plan, &stack, &upper, &work.make("overlay")?, mounts.label())?;
         let mut locations = locate_all(&mount, &points)?;
         if locations.iter().any(|location| location.kind.is_none()) {
             let top = work.make("top")?;
@@ -70,7 +70,7 @@ impl Root {
             stack.insert(0, &top);
             // The upper directory serves one overlay at a time, and a volatile one leaves its records used up.
             drop(mount);
-            mount = overlay(plan, &stack, &upper, &work.make("second-overlay")?, mounts.label)?;
+            mount = overlay(plan, &stack, &upper, &work.make("second-overlay")?, mounts.label())?;
             locations = locate_all(&mount, &points)?;
         }
         let mut targets = Vec::with_capacity(points.len());

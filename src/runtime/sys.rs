@@ -227,7 +227,7 @@ pub(super) fn restrict_execution(directory: impl AsFd) -> io::Result<()> {
     let version = landlock_version()?;
     let ruleset = match version {
         ..OLDEST_LANDLOCK => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-        ..6 => create(&[ACCESS]),
+        OLDEST_LANDLOCK..6 => create(&[ACCESS]),
         _ => create(&[ACCESS, 0, SOCKETS]),
     };
     check(ruleset)?;

@@ -68,28 +68,28 @@ fn remedy(error: &cgroup::Error, is_root: bool, some_work: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Limits;
     use cgroup::Asked;
 
-    fn usable(outcomes: [Option<fn(Controller) -> cgroup::Error>; 3]) -> Usable {
+    /// Makes what keeps a controller from being used.
+    type Refusal = fn(Controller) -> cgroup::Error;
+
+    fn usable(outcomes: [Option<Refusal>; 3]) -> Usable {
         let controllers = [Controller::Memory, Controller::Cpu, Controller::Pids].into_iter().zip(outcomes);
-        let outcome = |(controller, error): (_, Option<fn(Controller) -> cgroup::Error>)| {
-            (controller, error.map_or(Ok(()), |error| Err(error(controller))))
+        let outcome = |(controller, refusal): (_, Option<Refusal>)| {
+            (controller, refusal.map_or(Ok(()), |refusal| Err(refusal(controller))))
         };
         Usable { versions: "version 2", controllers: controllers.map(outcome).collect() }
     }
 
     #[test]
     fn what_limits_are_lost_is_said_by_flag() {
-        let closed: fn(Controller) -> cgroup::Error =
-            |_| cgroup::Error::NotDelegated { asked: Asked::of(&Limits::default()), group: "/cg/x".into() };
-        let absent: fn(Controller) -> cgroup::Error = |controller| cgroup::Error::NoController {
-            asked: Asked::of(&Limits::default()),
+        let closed: Refusal = |_| cgroup::Error::NotDelegated { asked: Asked::default(), group: "/cg/x".into() };
+        let absent: Refusal = |controller| cgroup::Error::NoController {
+            asked: Asked::default(),
             controller,
             file: "/cg/cgroup.controllers".into(),
         };
-        let old: fn(Controller) -> cgroup::Error =
-            |_| cgroup::Error::VersionOne { asked: Asked::of(&Limits::default()) };
+        let old: Refusal = |_| cgroup::Error::VersionOne { asked: Asked::default() };
         let fine = cgroups(&usable([None, None, None]), false);
         assert_eq!(
             (fine.condition, fine.detail.as_str()),
