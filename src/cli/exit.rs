@@ -271,14 +271,27 @@ fn class_of_build(error: &build::Error) -> u8 {
 pub(super) fn message(error: &Error) -> String {
     match error {
         Error::Build(error) => of_build(error),
-        other => format!("error: {}\n", build::sentence(other)),
+        other => format!("error: {}\n{}", build::sentence(other), if of_machine(other) { TO_DOCTOR } else { "" }),
+    }
+}
+
+/// What to do where this machine is the cause, besides what the message itself names.
+const TO_DOCTOR: &str = "hint: strata doctor says what this machine lacks, and what mends it\n";
+
+/// Whether the doctor has something to say about the cause.
+fn of_machine(error: &Error) -> bool {
+    match error {
+        Error::Shell(error) => error.is_environment(),
+        Error::Store(_) | Error::UserNamespace(_) => true,
+        _ => false,
     }
 }
 
 /// What is said of a failed build.
 pub(super) fn of_build(error: &build::Error) -> String {
     let colour = colour();
-    match error {
+    let of_machine = if class_of_build(error) == ENVIRONMENT { TO_DOCTOR } else { "" };
+    let text = match error {
         build::Error::Recipe(findings) => rendered(findings, colour),
         build::Error::Step { at, log, .. } => rendered(at, colour) + &log.as_deref().map(of_log).unwrap_or_default(),
         build::Error::Base { at, .. } => rendered(at, colour),
@@ -287,7 +300,8 @@ pub(super) fn of_build(error: &build::Error) -> String {
             build::sentence(other),
             hint(other).map(|hint| format!("hint: {hint}\n")).unwrap_or_default()
         ),
-    }
+    };
+    text + of_machine
 }
 
 /// What a failed step wrote last, and how to see the rest.
