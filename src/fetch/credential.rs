@@ -13,6 +13,9 @@ use crate::registry::Credential;
 /// The user that hosts of repositories take with a token, as BuildKit has it.
 const TOKEN_USER: &str = "x-access-token";
 
+/// Makes a header of what a secret holds.
+type Header = fn(&str) -> String;
+
 /// Scheme and authority of an http or https address, the authority without user and password.
 pub(super) fn origin(address: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = address.split_once("://")?;
@@ -54,7 +57,7 @@ impl Fetcher<'_> {
     }
 
     /// The first secret that is there and says anything: scripts give an empty one for "none".
-    fn first_of(&self, candidates: &[(String, fn(&str) -> String)]) -> Result<Option<Credential>, Error> {
+    fn first_of(&self, candidates: &[(String, Header)]) -> Result<Option<Credential>, Error> {
         for (id, header) in candidates {
             let Some(value) = self.secrets.value(id)? else { continue };
             let no_header = || Error::NoHeader { id: id.clone() };

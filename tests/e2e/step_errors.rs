@@ -15,9 +15,9 @@ const FOREIGN: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xf3\0\x01\0
 /// Instructions after `FROM`, and what is said of the last of them; places are of the instructions alone.
 const ROWS: [(&str, &[&str]); 19] = [
     ("COPY fil /", &["\"fil\" not found in the build context", "1:6", "did you mean `file`?"]),
-    ("COPY --from=base /etc/passwdd /", &["not found in the stage or image", "1:18", "did you mean `etc/passwd`?"]),
+    ("COPY --from=base /etc/passwdd /", &["not found in the stage or image", "1:18", "did you mean `/etc/passwd`?"]),
     ("COPY [\"/dir/no\", \"/\"]", &["not found in the build context", "1:8"]),
-    ("RUN --mount=type=bind,from=base,source=/nope,target=/m true", &["\"nope\" not found in the stage", "1:40"]),
+    ("RUN --mount=type=bind,from=base,source=/nope,target=/m true", &["\"/nope\" not found in the stage", "1:40"]),
     ("RUN --mount=type=bind,source=fil,target=/m true", &["not found in the build context", "1:30", "`file`"]),
     ("RUN no-such-program", &["no-such-program: not found", "exit code: 127", "1:1"]),
     ("RUN [\"/no/such/program\"]", &["/no/such/program: not found in the root file system", "1:1"]),
