@@ -32,6 +32,9 @@ fn name(host: &str) -> &str {
     }
 }
 
+/// Makes the header that a host is shown of what a secret says.
+type Header = fn(&str) -> String;
+
 impl Fetcher<'_> {
     /// What is shown to the host of a file. A token comes before a header, as in BuildKit.
     pub(super) fn credential_for_file(&self, address: &str) -> Result<Option<Credential>, Error> {
