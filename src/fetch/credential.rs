@@ -13,9 +13,6 @@ use crate::registry::Credential;
 /// The user that hosts of repositories take with a token, as BuildKit has it.
 const TOKEN_USER: &str = "x-access-token";
 
-/// Makes a header of what a secret holds.
-type Header = fn(&str) -> String;
-
 /// Scheme and authority of an http or https address, the authority without user and password.
 pub(super) fn origin(address: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = address.split_once("://")?;
