@@ -8,10 +8,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::build::{self, Findings};
 use crate::diagnostic::render;
 use crate::execute::cache_mount::{carry, stored};
-use crate::execute::{self, agent, secret};
+use crate::execute::{self, agent};
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
-use crate::{export, settings, store};
+use crate::{export, secret, settings, store};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -317,11 +317,12 @@ fn rendered(findings: &Findings, colour: bool) -> String {
     render(&findings.diagnostics, &findings.source, colour)
 }
 
-fn hint(error: &build::Error) -> Option<&'static str> {
+fn hint(error: &build::Error) -> Option<String> {
     match error {
         build::Error::ReadRecipe { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            Some("name the recipe with -f FILE")
+            Some("name the recipe with -f FILE".to_owned())
         }
+        build::Error::Contexts(build::contexts::Error::Fetch(error)) => error.advice(),
         _ => None,
     }
 }

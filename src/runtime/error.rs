@@ -144,7 +144,7 @@ pub enum Error {
         source: io::Error,
     },
     /// There is no such program in the root.
-    #[error("{program}: not found in the root{}", searched(path.as_deref()))]
+    #[error("{program}: not found in the root file system{}", searched(path.as_deref()))]
     ProgramNotFound {
         /// The program as the plan names it.
         program: String,
