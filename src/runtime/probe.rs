@@ -142,7 +142,7 @@ fn ids_finding(count: u64, user: &str) -> Finding {
     finding(
         NAME,
         Condition::Degraded,
-        format!("only {count} ids: files and processes of other users of an image cannot exist"),
+        format!("{count} of 65536: files and processes of other users of an image cannot exist"),
         Some(&format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}")),
     )
 }
