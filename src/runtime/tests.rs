@@ -688,17 +688,17 @@ fn unrunnable_programs(lab: &Lab) {
     fs::write(layer.join("data"), "x").unwrap();
     fs::create_dir(layer.join("dir")).unwrap();
     for (program, status, words) in [
-        ("nonsense", 127, "nonsense: not found in the root (PATH is /usr/bin:/bin)"),
-        ("/bin/nonsense", 127, "/bin/nonsense: not found in the root"),
-        ("", 127, ": not found in the root"),
+        ("nonsense", 127, "nonsense: not found in the root file system (PATH is /usr/bin:/bin)"),
+        ("/bin/nonsense", 127, "/bin/nonsense: not found in the root file system"),
+        ("", 127, ": not found in the root file system"),
         ("/script", 127, "/script: exists, but its interpreter /usr/bin/nope does not"),
         ("/dos", 127, "/dos: exists, but its interpreter /bin/sh\\r does not"),
         ("/plain", 126, "/plain: cannot be run: it is neither an ELF file nor a script with a #! line: Exec format"),
         ("/empty", 126, "/empty: cannot be run: it is empty"),
         ("/foreign", 126, "/foreign: cannot be run: it is made for RISC-V; this host is"),
         ("/data", 126, "/data: cannot be run: it is not executable for this user: Permission denied"),
-        ("/dir", 126, "/dir: cannot be run: it is not executable for this user: Permission denied"),
-        ("/etc/passwd/x", 127, "/etc/passwd/x: not found in the root"),
+        ("/dir", 126, "/dir: cannot be run: it is not a file: Permission denied"),
+        ("/etc/passwd/x", 127, "/etc/passwd/x: not found in the root file system"),
     ] {
         let mut plan = lab.plan("");
         plan.lowers.insert(0, layer.clone());

@@ -13,7 +13,7 @@
 //! else's, and needs no privilege beyond the user namespace that the caller is root in.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -57,78 +57,71 @@ const NOBODY: u32 = 65534;
 /// The namespaces.
 #[derive(Debug)]
 pub(super) struct Wired {
-    /// The one of the steps.
+    /// The one of the steps. It belongs to the builder's own user namespace, in which steps have no rights over networks:
+    /// over one that belongs to a user namespace below, a step of the same user as its maker would have them all.
     pub step: OwnedFd,
     /// The one that `pasta` is to serve.
     pub router: OwnedFd,
-    /// The user namespace that owns both: all that `pasta` has rights in.
+    /// The user namespace that owns the router: all that `pasta` has rights in.
     pub owner: OwnedFd,
 }
 
 /// Makes the namespaces and what is in them.
 pub(super) fn make(families: Families) -> Result<Wired, Unavailable> {
-    let wired = hold().map_err(|source| Unavailable::Setup { action: "make namespaces for", source })?;
+    let making = |source| Unavailable::Setup { action: "make namespaces for", source };
     let wiring = |source| Unavailable::Setup { action: "set up the interfaces of", source };
+    let (owner, router) = hold().map_err(making)?;
     // A thread of its own, because a thread that has entered a namespace can in general not go back.
     let work = || {
-        enter(&wired.router).map_err(wiring)?;
+        sys::unshare(Namespaces::NETWORK).map_err(|errno| making(errno.into()))?;
+        let step = File::open("/proc/thread-self/ns/net").map_err(making)?.into();
+        enter(&router).map_err(wiring)?;
         // An interface belongs to the namespace in which this was opened.
         let tun = File::options().read(true).write(true).open(TUN).map_err(|source| Unavailable::Tun { source })?;
-        wire_router(tun, &wired.step, families).map_err(wiring)?;
-        enter(&wired.step).map_err(wiring)?;
-        wire_step(families).map_err(wiring)
+        wire_router(tun, &step, families).map_err(wiring)?;
+        enter(&step).map_err(wiring)?;
+        wire_step(families).map_err(wiring)?;
+        Ok(step)
     };
     let done = std::thread::scope(|scope| scope.spawn(work).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok(wired)
+    let step = done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(Wired { step, router, owner })
 }
 
-/// Two network namespaces in a new user namespace. They come from a process that waits until they are in hand.
-fn hold() -> io::Result<Wired> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC);
-    let ((go_reader, go), (done, done_writer)) = (pipe()?, pipe()?);
+/// A network namespace in a new user namespace, that one first. They come from a process that waits until they are in
+/// hand.
+fn hold() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (go_reader, go) = pipe_with(PipeFlags::CLOEXEC)?;
     let holder = {
         let _blocked = SignalsBlocked::new()?;
-        sys::clone3(Namespaces::USER.and(Namespaces::NETWORK), EndSignal::None, || {
-            match be_held(&go, &go_reader, &done_writer) {
-                Ok(()) => 0,
-                Err(_) => 1,
-            }
+        sys::clone3(Namespaces::USER.and(Namespaces::NETWORK), EndSignal::None, || match be_held(&go, &go_reader) {
+            Ok(()) => 0,
+            Err(_) => 1,
         })?
     };
-    drop((go_reader, done_writer));
+    drop(go_reader);
     let process = format!("/proc/{}", holder.pid.as_raw_pid());
-    let (mut go, mut done) = (File::from(go), File::from(done));
-    let mut collect = || {
+    let collect = || {
         let outside = outside_id();
         for map in ["uid_map", "gid_map"] {
             fs::write(format!("{process}/{map}"), format!("0 {outside} 1"))?;
         }
         let namespace = |name: &str| File::open(format!("{process}/ns/{name}")).map(OwnedFd::from);
-        let (owner, router) = (namespace("user")?, namespace("net")?);
-        go.write_all(b"g")?;
-        done.read_exact(&mut [0])?;
-        Ok(Wired { step: namespace("net")?, router, owner })
+        Ok((namespace("user")?, namespace("net")?))
     };
-    let wired = collect();
+    let held = collect();
     drop(go);
     sys::wait(&holder.pidfd)?;
-    wired
+    held
 }
 
 /// The process that [`hold`] takes the namespaces from. Allocates nothing.
-fn be_held(go: &OwnedFd, go_reader: &OwnedFd, done: &OwnedFd) -> io::Result<()> {
+fn be_held(go: &OwnedFd, go_reader: &OwnedFd) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // Otherwise the pipe would never end.
     let own = go.as_raw_fd().unsigned_abs();
     sys::close_range(own, own)?;
-    let mut byte = [0];
-    let mut told = || rustix::io::retry_on_intr(|| rustix::io::read(go_reader, &mut byte));
-    if told()? == 1 {
-        sys::unshare(Namespaces::NETWORK)?;
-        rustix::io::write(done, b"d")?;
-        told()?;
-    }
+    rustix::io::retry_on_intr(|| rustix::io::read(go_reader, &mut [0]))?;
     Ok(())
 }
 
