@@ -73,7 +73,7 @@ pub(super) fn make(families: Families) -> Result<Wired, Unavailable> {
     let (owner, router) = hold().map_err(making)?;
     // A thread of its own, because a thread that has entered a namespace can in general not go back.
     let work = || {
-        sys::unshare(Namespaces::NETWORK).map_err(|errno| making(errno.into()))?;
+        sys::unshare(Namespaces::NETWORK).map_err(making)?;
         let step = File::open("/proc/thread-self/ns/net").map_err(making)?.into();
         enter(&router).map_err(wiring)?;
         // An interface belongs to the namespace in which this was opened.
