@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_protocol_has_a_nearest_one() {
-        for (word, expected) in [("80/tpc", "tcp"), ("80/UDPP", "udp"), ("80-90/stcp", "sctp")] {
+        for (word, expected) in [("80/tpc", "tcp"), ("80/UDPP", "udp"), ("80-90/sctpp", "sctp")] {
             assert_eq!(parse(word).unwrap_err().help(), Some(format!("did you mean `{expected}`?")), "{word}");
         }
         for word in ["80/http", "80/xyz", "x"] {
