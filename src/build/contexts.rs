@@ -449,8 +449,9 @@ fn utf8(bytes: Vec<u8>) -> io::Result<String> {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
         }
-        let outside = outside_of_comments(&text);
-        match replaced.into_iter().find(|place| outside.iter().any(|span| (span.start..span.end).contains(place))) {
+        let (instructions, comments) = instructions_and_comments(&text);
+        let among = |spans: &[Span], place| spans.iter().any(|span| (span.start..span.end).contains(&place));
+        match replaced.into_iter().find(|place| among(&instructions, *place) && !among(&comments, *place)) {
             None => Ok(text),
             Some(place) => {
                 let line = text[..place].split('\n').count();
@@ -460,14 +461,14 @@ fn utf8(bytes: Vec<u8>) -> io::Result<String> {
     })
 }
 
-/// Where a recipe says something: its instructions, and all of it if it has mistakes.
-fn outside_of_comments(text: &str) -> Vec<Span> {
+/// Where a recipe says something, and the comments in between: its instructions, and all of it if it has mistakes.
+fn instructions_and_comments(text: &str) -> (Vec<Span>, Vec<Span>) {
     let (recipe, problems) = dockerfile::parse(&SourceFile { name: "".into(), text: text.into() });
     if problems.iter().any(Diagnostic::is_error) {
-        return vec![Span::new(0, text.len())];
+        return (vec![Span::new(0, text.len())], Vec::new());
     }
     let steps = recipe.global_args.iter().chain(recipe.stages.iter().flat_map(|stage| &stage.steps));
-    recipe.stages.iter().map(|stage| stage.span).chain(steps.map(|step| step.span)).collect()
+    (recipe.stages.iter().map(|stage| stage.span).chain(steps.map(|step| step.span)).collect(), recipe.inner_comments)
 }
 
 /// The first of some files that a tree has.

@@ -467,7 +467,13 @@ impl Executor<'_> {
 
     /// Measures a finished layer directory and moves it into the store.
     fn publish(&self, tree: &Path, key: &Key, epoch: Option<i64>) -> Result<DiffId, Error> {
-        let measured = archive::measure(tree, self.xattr(), Times { clamp: epoch })?;
+        let mut misread = |path: PathBuf| {
+            self.layers.reporter.warning(format!(
+                "/{} is called like the mark of a deleted file: in the image it removes what it would have marked",
+                path.display()
+            ));
+        };
+        let measured = archive::measure_and_tell(tree, self.xattr(), Times { clamp: epoch }, &mut misread)?;
         let meta = LayerMeta {
             tar_size: measured.size,
             entries: measured.entries,

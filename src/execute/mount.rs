@@ -67,6 +67,8 @@ pub(super) struct Mounted {
     caches: BTreeMap<String, Taken>,
     staged: Vec<Arc<StagedFiles>>,
     agents: Vec<Forwarding>,
+    /// Whether there was a mount of an agent.
+    agent_named: bool,
     scratch: Option<Scratch>,
 }
 
@@ -222,6 +224,10 @@ impl Mounted {
                 }
             }
             RunMount::Ssh { id, target, required, access } => {
+                // BuildKit names the place of the first socket whether anybody listens there or not.
+                if !std::mem::replace(&mut self.agent_named, true) {
+                    self.env.push(("SSH_AUTH_SOCK".to_owned(), target.clone().into_bytes()));
+                }
                 let Some(agent) = executor.agents.get(id) else {
                     let missing = || agent::Error::Missing { id: id.clone() };
                     return if *required { Err(missing().into()) } else { Ok(()) };
@@ -230,9 +236,6 @@ impl Mounted {
                 let socket = Forwarding::start(agent, &directory, "agent", *access)
                     .map_err(|source| agent::Error::Socket { id: id.clone(), source })?;
                 self.push(target, Source::Host(socket.path.clone()), true);
-                if self.agents.is_empty() {
-                    self.env.push(("SSH_AUTH_SOCK".to_owned(), target.clone().into_bytes()));
-                }
                 self.agents.push(socket);
             }
         }

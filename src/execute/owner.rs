@@ -8,6 +8,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::graph::owner;
 use crate::layer::tree::{Kind, Tree};
 use crate::layer::view::{Follow, resolve};
 
@@ -19,6 +20,9 @@ const LARGEST: u64 = 64 << 20;
 
 /// The largest id a process may run as; as in Docker.
 const LARGEST_PROCESS_ID: u32 = i32::MAX.cast_unsigned();
+
+/// The id that tells the kernel not to change an owner.
+const UNCHANGED: u32 = u32::MAX;
 
 /// Why a user or group is not known.
 #[derive(Debug, thiserror::Error)]
@@ -83,12 +87,6 @@ pub struct Owner {
     pub home: Option<String>,
 }
 
-/// Whether names have to be looked up to tell who owns files: `false` if the word has numbers only.
-pub fn needs_names(spec: &str) -> bool {
-    let (user, group) = split(spec);
-    [Some(user), group].into_iter().flatten().any(|part| !is_number(part))
-}
-
 /// Who files are given to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileOwner {
@@ -99,16 +97,15 @@ pub struct FileOwner {
 }
 
 /// Who files belong to: `--chown`, and `USER` for a `WORKDIR`. A bare number is also the group; a bare name brings its own
-/// group; an empty group counts as none given.
+/// group. What is too large for an id is a name ([`owner::id`]), and a name that is not known is 0. The id -1 leaves the owner
+/// as it is (chown(2)), which is 0 for a new file.
 ///
 /// # Errors
-/// A name that is not known, a number that is too large, or a file that cannot be read. `root` is 0 even where there is no
-/// file.
+/// An entry that has no number, or a file that cannot be read.
 pub fn for_files(spec: &str, root: &dyn Tree) -> Result<FileOwner, Error> {
-    let (user, group) = split(spec);
+    let (user, group) = spec.split_once(':').map_or((spec, None), |(user, group)| (user, Some(group)));
     let mut unknown = Vec::new();
-    let (uid, own_gid) = if is_number(user) {
-        let id = number(user, u32::MAX - 1)?;
+    let (uid, own_gid) = if let Some(id) = owner::id(user) {
         (id, id)
     } else {
         let passwd = read(root, PASSWD)?;
@@ -120,10 +117,12 @@ pub fn for_files(spec: &str, root: &dyn Tree) -> Result<FileOwner, Error> {
             }
         }
     };
-    let gid = match group {
+    let gid = match group.map(|group| (group, owner::id(group))) {
         None => own_gid,
-        Some(group) if is_number(group) => number(group, u32::MAX - 1)?,
-        Some(group) => match find_group(read(root, GROUP)?.as_deref(), group) {
+        Some((_, Some(id))) => id,
+        // As in BuildKit, a colon with nothing behind it is group 0.
+        Some(("", None)) => 0,
+        Some((group, None)) => match find_group(read(root, GROUP)?.as_deref(), group) {
             Err(Error::Unknown { .. } | Error::NoDatabase { .. }) => {
                 unknown.extend(unknown_name("group", group, "the user's own group"));
                 own_gid
@@ -131,13 +130,14 @@ pub fn for_files(spec: &str, root: &dyn Tree) -> Result<FileOwner, Error> {
             found => found?,
         },
     };
+    let [uid, gid] = [uid, gid].map(|id| if id == UNCHANGED { 0 } else { id });
     Ok(FileOwner { owner: Owner { uid, gid, ..Owner::default() }, unknown })
 }
 
-/// What to say of a name that is not known; nothing of `root`, which everybody knows, and of no name at all.
+/// What to say of a name that is not known; nothing of no name at all.
 fn unknown_name(what: &str, name: &str, instead: &str) -> Option<String> {
-    let told = !name.is_empty() && name != "root";
-    told.then(|| format!("the image has no {what} {name:?}: files are given to {instead}, as with `docker build`"))
+    (!name.is_empty())
+        .then(|| format!("the image has no {what} {name:?}: files are given to {instead}, as with `docker build`"))
 }
 
 /// Who a process runs as: `USER` for a `RUN`. Empty means root. A user with an entry brings the groups that list it, unless a
@@ -179,6 +179,7 @@ pub fn for_process(spec: &str, root: &dyn Tree) -> Result<Owner, Error> {
     Ok(Owner { uid, gid, groups, home })
 }
 
+/// User and group of a process; an empty group counts as none.
 fn split(spec: &str) -> (&str, Option<&str>) {
     match spec.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
@@ -291,7 +292,7 @@ mod tests {
     const FILES: &[(&str, &str)] = &[
         (
             "etc/passwd",
-            "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:,,,:/home/app:/bin/sh\n\nbad:x:?:1\n7:x:77:78::/seven:\n",
+            "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:,,,:/home/app:/bin/sh\n\nbad:x:?:1\n7:x:77:78::/seven:\n3000000000:x:8:9::/:\n",
         ),
         ("etc/group", "root:x:0:\nwww:x:33:app,other\nextra:x:44:app\nbad:x::\n7:x:99:\n"),
     ];
@@ -304,9 +305,16 @@ mod tests {
             ("1000", Ok((1000, 1000))),
             ("55", Ok((55, 55))),
             ("55:66", Ok((55, 66))),
-            ("4294967294:0", Ok((4_294_967_294, 0))),
+            ("2147483647:0", Ok((2_147_483_647, 0))),
+            ("99999999999", Ok((0, 0))),
+            ("app:99999999999", Ok((1000, 1001))),
+            ("-2:-1", Ok((4_294_967_294, 0))),
+            ("+5", Ok((5, 5))),
+            ("root", Ok((0, 0))),
+            ("3000000000", Ok((8, 9))),
             ("app", Ok((1000, 1001))),
-            ("app:", Ok((1000, 1001))),
+            ("app:", Ok((1000, 0))),
+            ("5:", Ok((5, 0))),
             ("app:www", Ok((1000, 33))),
             ("app:5", Ok((1000, 5))),
             ("12:www", Ok((12, 33))),
@@ -315,7 +323,6 @@ mod tests {
             ("app:nogroup", Ok((1000, 1001))),
             ("bad", Err("the entry of \"bad\" in /etc/passwd of the image that is built is malformed")),
             ("app:bad", Err("the entry of \"bad\" in /etc/group of the image that is built is malformed")),
-            ("4294967295", Err("4294967295 is not an id: the largest is 4294967294")),
             (":www", Ok((0, 33))),
         ] {
             let found = for_files(spec, &root).map(|found| (found.owner.uid, found.owner.gid));
@@ -368,12 +375,5 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("etc/passwd")).unwrap();
         let context = Context::open(dir.path(), Ignore::default(), None).unwrap();
         assert!(for_files("daemon", &context).is_err());
-    }
-
-    #[test]
-    fn knows_when_names_matter() {
-        for (spec, expected) in [("1", false), ("1:2", false), ("a", true), ("1:b", true), ("1:", false)] {
-            assert_eq!(needs_names(spec), expected, "{spec}");
-        }
     }
 }

@@ -55,7 +55,7 @@ impl Fetcher<'_> {
     pub fn keep(&self, name: &str, tree: &Path, time: Option<i64>, scratch: Scratch) -> Result<Kept, Error> {
         let key = key(name);
         let Ok(measured) = archive::measure(tree, self.xattr, Times::default()) else {
-            // A name like a whiteout, or a header too large: no layer can hold it, but files can be copied from it.
+            // A header too large: no layer can hold it, but files can be copied from it.
             return Ok(Kept { view: self.view(tree)?, layer: None, time, scratch: Some(scratch) });
         };
         let meta = LayerMeta {

@@ -190,6 +190,16 @@ impl StageInProgress<'_> {
         flavour: Flavour,
         trigger: bool,
     ) -> Option<()> {
+        // BuildKit links only where no mode is asked for.
+        let link = files.link && expanded.chmod.is_none();
+        if let (true, Some(word), Some(name)) =
+            (link, &files.chown, expanded.chown.as_deref().and_then(super::owner::name))
+        {
+            let message = format!("`--link` copies without a look at the image, so nobody knows who `{name}` is there");
+            let help = "give `--chown` numbers, or leave out `--link`";
+            self.findings.push(Diagnostic::error(word.span, message).help(help));
+            return None;
+        }
         let destination = path::destination(&self.state.config.config.working_dir, &expanded.destination);
         let created_by = created_by(&expanded, flavour);
         sources.extend(expanded.inline);
@@ -199,8 +209,7 @@ impl StageInProgress<'_> {
             sources,
             destination,
             chown: expanded.chown,
-            // BuildKit links only where no mode is asked for.
-            link: files.link && expanded.chmod.is_none(),
+            link,
             chmod: expanded.chmod,
             parents: flavour.parents,
             exclude: expanded.exclude,

@@ -202,7 +202,9 @@ impl StageInProgress<'_> {
                 Some(ports.exposed)
             }
             Err(error) => {
-                self.findings.push(Diagnostic::error(span, error.to_string()));
+                let mut finding = Diagnostic::error(span, error.to_string());
+                finding.help = error.help();
+                self.findings.push(finding);
                 None
             }
         }

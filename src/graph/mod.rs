@@ -9,6 +9,7 @@ pub mod explain;
 pub mod lower;
 pub mod named;
 pub mod outline;
+pub mod owner;
 
 mod advice;
 mod builtin;

@@ -5,6 +5,11 @@
 
 use std::net::IpAddr;
 
+use super::advice::did_you_mean;
+
+/// What can be behind the slash.
+const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+
 /// The word does not say which ports are meant.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -37,6 +42,16 @@ pub(super) enum Error {
     },
 }
 
+impl Error {
+    /// Advice for whoever wrote it.
+    pub(super) fn help(&self) -> Option<String> {
+        match self {
+            Self::Protocol { protocol } => did_you_mean(&protocol.to_lowercase(), PROTOCOLS),
+            _ => None,
+        }
+    }
+}
+
 /// One word, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ports {
@@ -57,7 +72,7 @@ pub(super) fn parse(word: &str) -> Result<Ports, Error> {
 
     let (container, written) = container.split_once('/').unwrap_or((container, ""));
     let protocol = if written.is_empty() { "tcp".to_owned() } else { written.to_lowercase() };
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+    if !PROTOCOLS.contains(&protocol.as_str()) {
         return Err(Error::Protocol { protocol: written.to_owned() });
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
@@ -115,6 +130,16 @@ mod tests {
         assert!(parse("1:2").unwrap().names_host);
         assert!(parse("1/Tcp").unwrap().odd_case);
         assert!(!parse("1/tcp").unwrap().odd_case);
+    }
+
+    #[test]
+    fn a_misspelt_protocol_has_a_nearest_one() {
+        for (word, expected) in [("80/tpc", "tcp"), ("80/UDPP", "udp"), ("80-90/sctpp", "sctp")] {
+            assert_eq!(parse(word).unwrap_err().help(), Some(format!("did you mean `{expected}`?")), "{word}");
+        }
+        for word in ["80/http", "80/xyz", "x"] {
+            assert_eq!(parse(word).unwrap_err().help(), None, "{word}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl StageInProgress<'_> {
             argv,
             env: environment.shared(),
             proxy_env: self.globals.proxies(environment),
-            workdir: self.state.workdir(),
+            workdir: self.state.process_directory(),
             user: self.state.config.config.user.clone(),
             network,
             security,

@@ -156,6 +156,13 @@ impl StageState {
     pub(super) fn workdir(&self) -> String {
         path::clean(&self.config.config.working_dir)
     }
+
+    /// The same for a process, which passes through the directories that the path leaves again by `..`.
+    pub(super) fn process_directory(&self) -> String {
+        let written = &self.config.config.working_dir;
+        let turns_back = written.starts_with('/') && written.split('/').any(|part| part == "..");
+        if turns_back { written.clone() } else { self.workdir() }
+    }
 }
 
 /// Writes what the image is for into the configuration of the finished target, and gives it back normalised. A platform

@@ -23,7 +23,8 @@
 //!   an overlay's records of a container's own, un-escaped.
 //! - **Hard links.** The first path in the archive's order is the file, each further one a link to it; a name outside
 //!   the tree does not count. A link repeats its file's metadata and attributes, because readers apply them again.
-//! - **Whiteouts** and opaque markers are empty files; mode, owner and time are zero.
+//! - **Whiteouts** and opaque markers are empty files; mode, owner and time are zero. What is only called like one is
+//!   written as it is, as by other writers: whoever reads it will take it for one.
 //! - **Content.** Whole, holes as zeros. Sockets are left out: they mean nothing without the process behind them.
 //! - **End.** Two blocks of zeros, no further padding.
 
@@ -74,12 +75,6 @@ pub enum Error {
         /// Its length when it was opened.
         size: u64,
     },
-    /// A file is called like a whiteout, so a layer cannot hold it.
-    #[error("{path:?} cannot be part of an image: names that begin with \".wh.\" mark deleted files in a layer")]
-    ReservedName {
-        /// The file.
-        path: PathBuf,
-    },
     /// An extended attribute's name cannot be written in a PAX record.
     #[error("the extended attribute {name:?} of {path:?} cannot be part of an image: its name has an equals sign")]
     AttributeName {
@@ -124,15 +119,7 @@ impl From<SinkError> for Error {
 /// # Errors
 /// Whatever keeps the archive from being the tree, the tree's or the sink's; what the sink got then is no archive.
 pub fn write(tree: &Path, xattr: OverlayXattr, times: Times, sink: &mut dyn Write) -> Result<Measured, Error> {
-    let mut entries = 0;
-    let (digest, size) = outgoing::hashed(sink, |out| {
-        let mut writer =
-            Writer { out, xattr, times, links: HashMap::new(), path: Vec::new(), header: Vec::new(), entries: 0 };
-        writer.tree(tree)?;
-        entries = writer.entries;
-        Ok::<_, Error>(())
-    })?;
-    Ok(Measured { diff_id: digest.into(), size, entries })
+    write_and_tell(tree, xattr, times, sink, &mut |_| {})
 }
 
 /// Measures the layer in `tree` without keeping its bytes.
@@ -141,6 +128,38 @@ pub fn write(tree: &Path, xattr: OverlayXattr, times: Times, sink: &mut dyn Writ
 /// As [`write`], but no sink can fail.
 pub fn measure(tree: &Path, xattr: OverlayXattr, times: Times) -> Result<Measured, Error> {
     write(tree, xattr, times, &mut io::sink())
+}
+
+/// As [`measure`], and tells of every path whose name begins as a whiteout's: readers of the archive will remove something
+/// instead of making it.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_and_tell(
+    tree: &Path,
+    xattr: OverlayXattr,
+    times: Times,
+    misread: &mut dyn FnMut(PathBuf),
+) -> Result<Measured, Error> {
+    write_and_tell(tree, xattr, times, &mut io::sink(), misread)
+}
+
+fn write_and_tell(
+    tree: &Path,
+    xattr: OverlayXattr,
+    times: Times,
+    sink: &mut dyn Write,
+    misread: &mut dyn FnMut(PathBuf),
+) -> Result<Measured, Error> {
+    let mut entries = 0;
+    let (digest, size) = outgoing::hashed(sink, |out| {
+        let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
+        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, misread };
+        writer.tree(tree)?;
+        entries = writer.entries;
+        Ok::<_, Error>(())
+    })?;
+    Ok(Measured { diff_id: digest.into(), size, entries })
 }
 
 struct Writer<'a, 'b> {
@@ -154,6 +173,8 @@ struct Writer<'a, 'b> {
     /// Header blocks, kept for their allocation.
     header: Vec<u8>,
     entries: u64,
+    /// Is told of names like whiteouts.
+    misread: &'a mut dyn FnMut(PathBuf),
 }
 
 /// A directory that is being written. The walk keeps these itself: a step can nest directories deeper than any stack.
@@ -199,9 +220,11 @@ impl Writer<'_, '_> {
             self.path.truncate(path_length);
         }
         let mut children = inode::list(directory.as_fd()).map_err(|error| self.unreadable(error))?;
-        if let Some(child) = children.iter().find(|child| child.name.starts_with(WHITEOUT_PREFIX)) {
+        for child in children.iter().filter(|child| child.name.starts_with(WHITEOUT_PREFIX)) {
             self.path.extend_from_slice(&child.name);
-            return Err(Error::ReservedName { path: self.shown_path() });
+            let path = self.shown_path();
+            (self.misread)(path);
+            self.path.truncate(path_length);
         }
         children.sort_unstable_by(in_order);
         Ok(Open { directory, children: children.into_iter(), path_length })

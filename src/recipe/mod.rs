@@ -32,6 +32,8 @@ pub struct Recipe {
     pub stages: Vec<Stage>,
     /// What the recipe says about the warnings it wants.
     pub checks: Checks,
+    /// Where comments stand inside of continued instructions, whose spans contain them.
+    pub inner_comments: Vec<Span>,
 }
 
 /// Which warnings a recipe asks for: `# check=skip=…;error=…;experimental=…` at its top, and `# check=skip=…` directly

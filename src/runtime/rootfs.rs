@@ -18,6 +18,9 @@ use super::overlay::{Changes, MAX_LOWERS, Overlay, open};
 use super::skeleton::{Kind, MountPoint, Skeleton, copy_attributes};
 use super::{Error, Plan};
 
+/// The mode of `/` in every step.
+const ROOT_MODE: Mode = Mode::from_raw_mode(0o755);
+
 /// Where the file systems go that every sandbox has.
 const FILE_SYSTEMS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -82,7 +85,7 @@ impl Root {
         }
         let mount_locations = locations.split_off(own).into_iter().map(|location| location.path).collect();
         refuse_kernel_paths(&mount_locations, &locations)?;
-        make_working_directory(&mount, &plan.cwd, locations.get(..FILE_SYSTEMS.len()).unwrap_or_default())?;
+        make_working_directories(&mount, &plan.cwd, locations.get(..FILE_SYSTEMS.len()).unwrap_or_default())?;
 
         let mut targets = targets.into_iter();
         let mut next = || targets.next().ok_or_else(|| Error::Plan { problem: "a mount point got lost".to_owned() });
@@ -184,11 +187,23 @@ fn target_error(target: &Path, problem: &str) -> Error {
     Error::Target { target: target.to_owned(), problem: problem.to_owned() }
 }
 
-/// Makes the working directory if it is missing, unless it lies in one of the file systems that come later.
-fn make_working_directory(root: &OwnedFd, cwd: &Path, file_systems: &[Location]) -> Result<(), Error> {
+/// Makes the working directory if it is missing, unless it lies in one of the file systems that come later. Each directory
+/// that the path leaves again by `..` is made as well, as `mkdir -p` does, and so every runtime of containers.
+fn make_working_directories(root: &OwnedFd, cwd: &Path, file_systems: &[Location]) -> Result<(), Error> {
     if !cwd.is_absolute() {
         return Err(Error::Plan { problem: format!("the working directory {} is not absolute", cwd.display()) });
     }
+    let mut above = PathBuf::new();
+    for part in cwd.components() {
+        if part == Component::ParentDir {
+            make_working_directory(root, &above, file_systems)?;
+        }
+        above.push(part);
+    }
+    make_working_directory(root, cwd, file_systems)
+}
+
+fn make_working_directory(root: &OwnedFd, cwd: &Path, file_systems: &[Location]) -> Result<(), Error> {
     let not_a_directory = || Error::WorkingDirectory { path: cwd.to_owned() };
     let location = locate(root, relative(cwd)).map_err(|source| match source.raw_os_error() {
         Some(libc::ENOTDIR) => not_a_directory(),
@@ -208,15 +223,17 @@ fn make_working_directory(root: &OwnedFd, cwd: &Path, file_systems: &[Location])
     }
 }
 
-/// Gives the upper directory, which the process sees as `/`, the looks of the root below it.
+/// Gives the upper directory, which the process sees as `/`, owner and times of the root below it. Its mode is 0755, as
+/// it is everywhere: no layer has an entry for the root, so what a step makes of its mode is not in the image.
 pub(super) fn dress_upper(upper: &Path, below: Option<&Path>) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Directory { action: "set the mode of", path: upper.to_owned(), source };
     match below {
-        None => rustix::fs::chmod(upper, Mode::from_raw_mode(0o755)).map_err(|source| failed(source.into())),
+        None => rustix::fs::chmod(upper, ROOT_MODE).map_err(|source| failed(source.into())),
         Some(below) => {
             let upper = rustix::fs::open(upper, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|source| failed(source.into()))?;
-            copy_attributes(open(below)?, upper).map_err(failed)
+            copy_attributes(open(below)?, &upper).map_err(failed)?;
+            rustix::fs::fchmod(upper, ROOT_MODE).map_err(|source| failed(source.into()))
         }
     }
 }

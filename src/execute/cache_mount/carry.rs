@@ -61,6 +61,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A file would be lost.
+    #[error(
+        "{path:?} of the cache mount {id} cannot be carried: names that begin with \".wh.\" mark deleted files in an archive"
+    )]
+    Name {
+        /// The cache's id.
+        id: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// The archive cannot be read.
     #[error("the archive of cache mounts cannot be read")]
     Read {
@@ -148,8 +158,13 @@ fn row(cache: &StoredCache, xattr: OverlayXattr) -> Result<Row, Error> {
     let path = shared_copy(cache);
     let failed = |source| stored::Error::Io { action: "look at", path: path.clone(), source };
     let meta = std::fs::symlink_metadata(&path).map_err(failed)?;
-    let Measured { diff_id, size, .. } = archive::measure(&path, xattr, Times::default())
+    let mut misread = None;
+    let mut note = |path| misread = misread.take().or(Some(path));
+    let Measured { diff_id, size, .. } = archive::measure_and_tell(&path, xattr, Times::default(), &mut note)
         .map_err(|source| Error::Pack { id: cache.id.clone(), source })?;
+    if let Some(path) = misread {
+        return Err(Error::Name { id: cache.id.clone(), path });
+    }
     let (id, platform) = (cache.id.clone(), cache.platform.clone());
     Ok(Row { id, platform, mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid(), digest: diff_id, size })
 }

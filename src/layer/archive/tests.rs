@@ -130,14 +130,22 @@ fn times_are_cut_and_clamped() {
 }
 
 #[test]
+fn names_like_whiteouts_are_written_and_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    for path in ["a", ".wh.a", "d/.wh.b"] {
+        fs::create_dir_all(directory.path().join(path).parent().unwrap()).unwrap();
+        fs::write(directory.path().join(path), "x").unwrap();
+    }
+    let mut told = Vec::new();
+    let measured = measure_and_tell(directory.path(), TRUSTED, ANY_TIME, &mut |path| told.push(path)).unwrap();
+    assert_eq!(told, [Path::new(".wh.a"), Path::new("d/.wh.b")]);
+    assert_eq!(measured, measure(directory.path(), TRUSTED, ANY_TIME).unwrap());
+    assert_eq!(measured.entries, 4);
+}
+
+#[test]
 fn what_a_layer_cannot_hold_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join(".wh.name");
-    fs::write(&path, "").unwrap();
-    assert!(
-        matches!(measure(directory.path(), TRUSTED, ANY_TIME), Err(Error::ReservedName { path }) if path == Path::new(".wh.name"))
-    );
-    fs::remove_file(path).unwrap();
     let path = directory.path().join("file");
     fs::write(&path, "").unwrap();
     rustix::fs::lsetxattr(&path, "user.a=b", b"", rustix::fs::XattrFlags::empty()).unwrap();

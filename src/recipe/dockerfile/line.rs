@@ -142,18 +142,20 @@ pub(super) struct Reader<'a> {
     fixed: Option<Span>,
     /// Comments that begin before this offset are directives.
     directives_end: usize,
+    /// The comments that stood inside of lines.
+    pub(super) inner_comments: Vec<Span>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of a whole recipe, whose directives end at this offset.
     pub(super) fn new(source: &'a str, escape: char, directives_end: usize) -> Self {
         let at = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Self { source, at, escape, fixed: None, directives_end }
+        Self { source, at, escape, fixed: None, directives_end, inner_comments: Vec::new() }
     }
 
     /// A reader of text that was recorded elsewhere; everything it reads has this place.
     pub(super) fn fixed(text: &'a str, escape: char, span: Span) -> Self {
-        Self { source: text, at: 0, escape, fixed: Some(span), directives_end: 0 }
+        Self { source: text, at: 0, escape, fixed: Some(span), directives_end: 0, inner_comments: Vec::new() }
     }
 
     /// The next logical line, if there is one.
@@ -214,6 +216,7 @@ impl<'a> Reader<'a> {
             let trimmed = physical.text.trim_start();
             let end = physical.start + physical.text.len();
             if trimmed.starts_with('#') {
+                self.inner_comments.push(Span::new(physical.start, end));
                 continue;
             }
             if trimmed.is_empty() {

@@ -42,6 +42,7 @@ pub fn parse_with(source: &SourceFile, frontend: Option<&str>) -> (Recipe, Vec<D
         global_args: assembly.global_args,
         stages: assembly.stages,
         checks: assembly.checks,
+        inner_comments: reader.inner_comments,
     };
     (recipe, diagnostics)
 }
