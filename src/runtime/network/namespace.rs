@@ -5,15 +5,21 @@
 //! ```
 //!
 //! For the steps everything is ready as soon as it is made, whether `pasta` is there yet or not: what they send waits
-//! for the router's link-layer address, which the router gives only when `pasta` is there ([`connect`]). The router is what keeps a step from the host's own loopback. `pasta` connects to whatever address
-//! a packet names, older versions (Debian 12's) to `127.0.0.1` too, and a program can send a packet with that address
-//! out through any interface (`SO_BINDTODEVICE`, raw sockets); a kernel that *forwards* throws it away.
+//! for the router's link-layer address, which the router gives only when `pasta` is there ([`connect`]).
+//!
+//! The router is what keeps a step from the host's own loopback. `pasta` connects to whatever address a packet names,
+//! older versions (Debian 12's) to `127.0.0.1` too, and a program can send a packet with that address out through any
+//! interface (`SO_BINDTODEVICE`, raw sockets); a kernel that *forwards* throws it away.
+//!
+//! Only the router belongs to a user namespace of its own, in which `pasta` may do as it likes. The steps' namespace
+//! belongs to that of the caller: the kernel gives whoever has made a user namespace every capability in it, by user id
+//! alone, and the root of a step has the caller's. In a namespace below, a step would have `CAP_NET_ADMIN` after all.
 //!
 //! Gives descriptors; when the last one is closed, the kernel takes everything down. Touches no namespace of anyone
 //! else's, and needs no privilege beyond the user namespace that the caller is root in.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -61,74 +67,85 @@ pub(super) struct Wired {
     pub step: OwnedFd,
     /// The one that `pasta` is to serve.
     pub router: OwnedFd,
-    /// The user namespace that owns both: all that `pasta` has rights in.
+    /// The user namespace that owns the router: all that `pasta` has rights in.
     pub owner: OwnedFd,
+}
+
+/// What of it `pasta` gets.
+#[derive(Debug)]
+struct Router {
+    network: OwnedFd,
+    owner: OwnedFd,
 }
 
 /// Makes the namespaces and what is in them.
 pub(super) fn make(families: Families) -> Result<Wired, Unavailable> {
-    let wired = hold().map_err(|source| Unavailable::Setup { action: "make namespaces for", source })?;
+    let making = |source| Unavailable::Setup { action: "make namespaces for", source };
     let wiring = |source| Unavailable::Setup { action: "set up the interfaces of", source };
-    // A thread of its own, because a thread that has entered a namespace can in general not go back.
+    let Router { network: router, owner } = hold().map_err(making)?;
     let work = || {
-        enter(&wired.router).map_err(wiring)?;
+        let step = leave_for_new().map_err(making)?;
+        enter(&router).map_err(wiring)?;
         // An interface belongs to the namespace in which this was opened.
         let tun = File::options().read(true).write(true).open(TUN).map_err(|source| Unavailable::Tun { source })?;
-        wire_router(tun, &wired.step, families).map_err(wiring)?;
-        enter(&wired.step).map_err(wiring)?;
-        wire_step(families).map_err(wiring)
+        wire_router(tun, &step, families).map_err(wiring)?;
+        enter(&step).map_err(wiring)?;
+        wire_step(families).map_err(wiring)?;
+        Ok(step)
     };
-    let done = std::thread::scope(|scope| scope.spawn(work).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok(wired)
+    let step = on_its_own_thread(work).map_err(making)??;
+    Ok(Wired { step, router, owner })
 }
 
-/// Two network namespaces in a new user namespace. They come from a process that waits until they are in hand.
-fn hold() -> io::Result<Wired> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC);
-    let ((go_reader, go), (done, done_writer)) = (pipe()?, pipe()?);
+/// Runs `work` on a thread that ends with it: one that has entered a namespace can in general not go back.
+///
+/// The outer error is that there is no such thread.
+fn on_its_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("namespace".to_owned()).spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Takes the calling thread into a new network namespace of the caller's own user namespace.
+fn leave_for_new() -> io::Result<OwnedFd> {
+    sys::unshare(Namespaces::NETWORK)?;
+    File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
+}
+
+/// A network namespace in a new user namespace. They come from a process that waits until they are in hand.
+fn hold() -> io::Result<Router> {
+    let (go_reader, go) = pipe_with(PipeFlags::CLOEXEC)?;
     let holder = {
         let _blocked = SignalsBlocked::new()?;
         sys::clone3(Namespaces::USER.and(Namespaces::NETWORK), EndSignal::None, || {
-            match be_held(&go, &go_reader, &done_writer) {
-                Ok(()) => 0,
-                Err(_) => 1,
-            }
+            i32::from(be_held(&go, &go_reader).is_err())
         })?
     };
-    drop((go_reader, done_writer));
+    drop(go_reader);
     let process = format!("/proc/{}", holder.pid.as_raw_pid());
-    let (mut go, mut done) = (File::from(go), File::from(done));
-    let mut collect = || {
+    let collect = || {
         let outside = outside_id();
         for map in ["uid_map", "gid_map"] {
             fs::write(format!("{process}/{map}"), format!("0 {outside} 1"))?;
         }
         let namespace = |name: &str| File::open(format!("{process}/ns/{name}")).map(OwnedFd::from);
-        let (owner, router) = (namespace("user")?, namespace("net")?);
-        go.write_all(b"g")?;
-        done.read_exact(&mut [0])?;
-        Ok(Wired { step: namespace("net")?, router, owner })
+        Ok(Router { network: namespace("net")?, owner: namespace("user")? })
     };
-    let wired = collect();
+    let router = collect();
+    // The end of the pipe is the holder's, too.
     drop(go);
     sys::wait(&holder.pidfd)?;
-    wired
+    router
 }
 
 /// The process that [`hold`] takes the namespaces from. Allocates nothing.
-fn be_held(go: &OwnedFd, go_reader: &OwnedFd, done: &OwnedFd) -> io::Result<()> {
+fn be_held(go: &OwnedFd, go_reader: &OwnedFd) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // Otherwise the pipe would never end.
     let own = go.as_raw_fd().unsigned_abs();
     sys::close_range(own, own)?;
-    let mut byte = [0];
-    let mut told = || rustix::io::retry_on_intr(|| rustix::io::read(go_reader, &mut byte));
-    if told()? == 1 {
-        sys::unshare(Namespaces::NETWORK)?;
-        rustix::io::write(done, b"d")?;
-        told()?;
-    }
+    rustix::io::retry_on_intr(|| rustix::io::read(go_reader, &mut [0]))?;
     Ok(())
 }
 
@@ -156,8 +173,7 @@ pub(super) fn connect(wired: &Wired, families: Families) -> io::Result<()> {
         }
         netlink.settle(index)
     };
-    let done = std::thread::scope(|scope| scope.spawn(work).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    on_its_own_thread(work)?
 }
 
 fn enter(namespace: &OwnedFd) -> io::Result<()> {
