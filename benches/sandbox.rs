@@ -1,13 +1,23 @@
-//! What a sandbox costs: a whole run of a program that does nothing, and beside it the same program without one.
+//! What a sandbox costs: a whole run of a program that does nothing; beside it what the kernel alone takes for such
+//! namespaces, an overlay and the program; and the program without any of it.
 //!
 //! Needs root or an unprivileged user namespace, and a static busybox at `/bin/busybox`.
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "a benchmark, not an interface")]
+#![allow(
+    missing_docs,
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a benchmark, not an interface"
+)]
 
 use std::ffi::CString;
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use strata::limits::{Limits, Pids};
 use strata::runtime::network::{PrivateNetwork, Program};
 use strata::runtime::{Cancel, Identity, Network, Overlaid, Plan, run, userns};
@@ -41,6 +51,33 @@ fn plan(base: &Path, scratch: &Path, network: Network, limits: Limits) -> Plan {
         security: strata::runtime::Security::Sandbox,
         limits,
     }
+}
+
+/// The program in an overlay and namespaces (the pid namespace's is another process, which is left out), and nothing that
+/// makes a sandbox of it.
+fn bare(base: &Path, scratch: &Path) {
+    let [upper, work, root] = ["upper", "work", "root"].map(|name| scratch.join(name));
+    for directory in [&upper, &work, &root] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    let user = if userns::inside() { ",userxattr" } else { "" };
+    let options = format!("lowerdir={},upperdir={},workdir={}{user}", base.display(), upper.display(), work.display());
+    mount("overlay", &root, "overlay", MountFlags::empty(), &*CString::new(options).unwrap()).unwrap();
+    let mut command = Command::new("/bin/busybox");
+    let inside = CString::new(root.to_str().unwrap()).unwrap();
+    let namespaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    // SAFETY: two system calls with memory that was allocated before the fork.
+    unsafe {
+        command.arg("true").pre_exec(move || {
+            match libc::unshare(namespaces) == 0 && libc::chroot(inside.as_ptr()) == 0 {
+                true => Ok(()),
+                false => Err(io::Error::last_os_error()),
+            }
+        });
+    }
+    assert!(command.status().unwrap().success());
+    unmount(&root, UnmountFlags::empty()).unwrap();
 }
 
 fn no_op(criterion: &mut Criterion) {
@@ -79,6 +116,16 @@ fn no_op(criterion: &mut Criterion) {
             );
         });
     }
+    group.bench_function("kernel", |bencher| {
+        bencher.iter_batched(
+            || tempfile::tempdir_in(dir.path()).unwrap(),
+            |scratch| {
+                bare(&base, scratch.path());
+                scratch
+            },
+            BatchSize::PerIteration,
+        );
+    });
     group.bench_function("without", |bencher| {
         bencher.iter(|| Command::new(BUSYBOX).arg("true").status().unwrap());
     });

@@ -3,6 +3,7 @@
 //! Read this first. Each line of [`build`] is a call into one part, in the order data flows: recipe, context, base
 //! images, graph, schedule, image, export. [`plan`] is the same up to the graph and only asks what is known.
 
+mod advice;
 pub mod contexts;
 mod error;
 mod finish;
@@ -32,7 +33,6 @@ use crate::execute::Executor;
 use crate::execute::agent::Agents;
 use crate::execute::mount::Staged;
 use crate::execute::network::Networks;
-use crate::execute::secret::Secrets;
 use crate::execute::shell::Sandbox;
 use crate::export::spec::{Destination, Output};
 use crate::fetch::Fetcher;
@@ -50,6 +50,7 @@ use crate::registry::Client;
 use crate::runtime::network::Program;
 use crate::runtime::{self, Cancel};
 use crate::schedule::{self, solve};
+use crate::secret::Secrets;
 use crate::store::{self, BuildId, Kept, Store};
 
 /// What to build.
@@ -81,7 +82,7 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the image's manifest, over our own.
     pub annotations: BTreeMap<String, String>,
-    /// Secrets that steps may mount.
+    /// Secrets that steps may mount, and that authenticate what is fetched.
     pub secrets: Secrets,
     /// SSH agents that steps may use.
     pub agents: Agents,
@@ -131,8 +132,8 @@ pub struct Workplace {
 
 impl Workplace {
     /// What fetches contexts and recipes.
-    fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher { store: &self.store, client: &self.client, cancel: &self.cancel, xattr: self.xattr }
+    fn fetcher<'a>(&'a self, secrets: &'a Secrets) -> Fetcher<'a> {
+        Fetcher { store: &self.store, client: &self.client, cancel: &self.cancel, xattr: self.xattr, secrets }
     }
 }
 
@@ -206,7 +207,7 @@ fn recorded(
             place.reporter.warning(format!("the context's index is not remembered: {error}"));
         }
     }
-    let solved = solved.map_err(|failed| step_failed(&plan, failed, record))?;
+    let solved = solved.map_err(|failed| step_failed(&plan, failed, record, place.store.root()))?;
     let finish = Finish { request, place, plan: &plan, executor: &executor, solved: &solved };
     let (image, exported) = finish.outputs()?;
     for damage in place.store.take_damage() {

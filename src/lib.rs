@@ -31,6 +31,8 @@ pub mod graph;
 
 pub mod settings;
 
+pub mod secret;
+
 pub mod store;
 
 pub mod journal;

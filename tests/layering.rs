@@ -20,6 +20,8 @@ const RULE: &[(&str, &[&str])] = &[
     ("image", &["digest", "recipe"]),
     ("graph", &["digest", "diagnostic", "recipe", "image"]),
     ("settings", &["diagnostic", "limits"]),
+    // Steps mount secrets, and fetches are authenticated by them.
+    ("secret", &["diagnostic", "recipe"]),
     ("store", &["digest", "recipe", "image"]),
     // What is kept of builds is made of their events, and lies in the store.
     ("journal", &["progress", "store"]),
@@ -31,7 +33,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("runtime", &["limits"]),
     ("base", &["digest", "progress", "recipe", "image", "graph", "store", "registry", "layer", "runtime"]),
     // What is named by address is kept in the store, comes over the registry's connections, and is read as a context is.
-    ("fetch", &["digest", "progress", "recipe", "store", "registry", "layer", "runtime"]),
+    ("fetch", &["digest", "progress", "recipe", "secret", "store", "registry", "layer", "runtime"]),
     ("cache", &["digest", "recipe", "image", "graph", "store"]),
     (
         "execute",
@@ -45,6 +47,7 @@ const RULE: &[(&str, &[&str])] = &[
             "recipe",
             "image",
             "graph",
+            "secret",
             "store",
             "layer",
             "context",
@@ -66,6 +69,7 @@ const RULE: &[(&str, &[&str])] = &[
             "recipe",
             "image",
             "graph",
+            "secret",
             "store",
             "journal",
             "registry",
@@ -91,6 +95,7 @@ const RULE: &[(&str, &[&str])] = &[
             "image",
             "graph",
             "settings",
+            "secret",
             "store",
             "journal",
             "registry",

@@ -145,7 +145,7 @@ impl Arrivals {
         if request.context == ContextSource::Stdin && request.recipe == RecipeSource::Stdin {
             return Err(Error::Ambiguous("standard input cannot be both the context and the recipe").into());
         }
-        let located = self.locate(&request.context, place)?;
+        let located = self.locate(&request.context, request, place)?;
         if matches!(located, Located::Recipe { .. }) && request.recipe != RecipeSource::Default {
             let twice = "the context is a recipe itself, and --file names another";
             return Err(Error::Ambiguous(twice).into());
@@ -153,7 +153,7 @@ impl Arrivals {
         Ok(located)
     }
 
-    fn locate(&mut self, source: &ContextSource, place: &Workplace) -> Result<Located, BuildError> {
+    fn locate(&mut self, source: &ContextSource, request: &Request, place: &Workplace) -> Result<Located, BuildError> {
         match source {
             ContextSource::Directory(path) => Ok(Located::Directory(path.clone())),
             ContextSource::Stdin => {
@@ -163,22 +163,22 @@ impl Arrivals {
                 let content =
                     spool(io::stdin().lock(), &path).map_err(|source| Error::Read { what: what.to_owned(), source })?;
                 if is_archive(&path, what)? {
-                    return self.archive(&path, what, &content.to_string(), None, place);
+                    return self.archive(&path, what, &content.to_string(), None, request, place);
                 }
                 Ok(Located::Recipe { source: recipe_file(&path, what)?, files: None, time: None })
             }
             ContextSource::Http(address) => {
-                let (file, path) = download(address, None, place)?;
+                let (file, path) = download(address, None, request, place)?;
                 let what = shown(address);
                 if is_archive(&path, what)? {
-                    return self.archive(&path, what, &file.digest.to_string(), file.modified, place);
+                    return self.archive(&path, what, &file.digest.to_string(), file.modified, request, place);
                 }
                 let source = recipe_file(&path, what)?;
                 let files = Some(self.alone(&path, &file, place)?);
                 Ok(Located::Recipe { source, files, time: file.modified })
             }
             ContextSource::Git(address) => {
-                let kept = checkout(address, place)?;
+                let kept = checkout(address, request, place)?;
                 let time = kept.time;
                 Ok(self.fixed(kept, time))
             }
@@ -193,9 +193,10 @@ impl Arrivals {
         what: &str,
         content: &str,
         time: Option<i64>,
+        request: &Request,
         place: &Workplace,
     ) -> Result<Located, BuildError> {
-        let fetcher = place.fetcher();
+        let fetcher = place.fetcher(&request.secrets);
         let squashed = if place.owners == unpack::Owners::Squashed { " squashed" } else { "" };
         let name = format!("archive {content}{squashed}");
         if let Some(kept) = fetcher.kept(&name).map_err(Error::Fetch)? {
@@ -249,12 +250,12 @@ impl Arrivals {
             TimeSource::Nothing => None,
             TimeSource::Context(ContextName::Main) => main.time(),
             TimeSource::Context(ContextName::Named(name)) => match request.contexts.get(name) {
-                Some(source) => self.locate(source, place)?.time(),
+                Some(source) => self.locate(source, request, place)?.time(),
                 None => None,
             },
-            TimeSource::Git(address) => checkout(address, place)?.time,
+            TimeSource::Git(address) => checkout(address, request, place)?.time,
             TimeSource::Http(HttpSource { address, checksum }) => {
-                let (file, path) = download(address, checksum.as_ref(), place)?;
+                let (file, path) = download(address, checksum.as_ref(), request, place)?;
                 // What has a known checksum is a known archive, whatever its host says of it.
                 file.modified.filter(|_| checksum.is_none()).or_else(|| youngest(&path))
             }
@@ -284,7 +285,7 @@ impl Arrivals {
                 // Only the main context has a recipe whose own ignore file may count.
                 ContextName::Main => (main.take(), request.recipe_path()),
                 ContextName::Named(name) => match request.contexts.get(name) {
-                    Some(source) => (Some(self.locate(source, place)?), None),
+                    Some(source) => (Some(self.locate(source, request, place)?), None),
                     None => (None, None),
                 },
             };
@@ -326,7 +327,7 @@ impl Request {
                 return Ok(named(what, bounded_text(io::stdin().lock(), what)?));
             }
             RecipeSource::Http(address) => {
-                let (_, path) = download(address, None, place)?;
+                let (_, path) = download(address, None, self, place)?;
                 return Ok(recipe_file(&path, shown(address))?);
             }
             RecipeSource::Default | RecipeSource::File(_) => {}
@@ -354,9 +355,14 @@ impl Request {
 }
 
 /// The file at an address, and where it is in the store.
-fn download(address: &str, checksum: Option<&Digest>, place: &Workplace) -> Result<(HttpFile, PathBuf), Error> {
+fn download(
+    address: &str,
+    checksum: Option<&Digest>,
+    request: &Request,
+    place: &Workplace,
+) -> Result<(HttpFile, PathBuf), Error> {
     let task = place.reporter.start(&format!("fetch {}", shown(address)));
-    let fetched = place.fetcher().http(address, checksum, &task);
+    let fetched = place.fetcher(&request.secrets).http(address, checksum, &task);
     task.finish(fetched.as_ref().err().map(ToString::to_string));
     let file = fetched?;
     let path = place.store.blob_path(&file.digest);
@@ -365,9 +371,9 @@ fn download(address: &str, checksum: Option<&Digest>, place: &Workplace) -> Resu
 }
 
 /// The files of the commit that the address of a repository stands for.
-fn checkout(address: &GitAddress, place: &Workplace) -> Result<Kept, Error> {
+fn checkout(address: &GitAddress, request: &Request, place: &Workplace) -> Result<Kept, Error> {
     let task = place.reporter.start(&format!("fetch {}", without_credentials(&address.remote)));
-    let fetcher = place.fetcher();
+    let fetcher = place.fetcher(&request.secrets);
     let fetched = fetcher.commit(address).and_then(|commit| fetcher.checkout(&commit));
     task.finish(fetched.as_ref().err().map(ToString::to_string));
     Ok(fetched?)

@@ -1,9 +1,10 @@
 //! Why a build failed: every part's error, with the recipe and the place in it that a person must look at.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Plan;
+use super::advice;
 use super::contexts;
 use super::record::{Record, StepLog};
 use crate::base;
@@ -122,7 +123,7 @@ impl Error {
 }
 
 /// Whether a disk without room is anywhere among the causes.
-fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(super) fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
     let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<io::Error>())
@@ -146,7 +147,7 @@ pub(super) fn base_failed(recipe: &Recipe, reference: &Reference, source: base::
     Error::Base { reference: Box::new(reference.clone()), at, source: Box::new(source) }
 }
 
-pub(super) fn step_failed(plan: &Plan, failed: solve::Failed, record: &Record<'_>) -> Error {
+pub(super) fn step_failed(plan: &Plan, failed: solve::Failed, record: &Record<'_>, root: &Path) -> Error {
     let solve::Failed { node, error } = failed;
     if matches!(error, solve::Error::Cancelled | solve::Error::Execute(crate::execute::Error::Cancelled)) {
         return Error::Cancelled;
@@ -165,9 +166,13 @@ pub(super) fn step_failed(plan: &Plan, failed: solve::Failed, record: &Record<'_
             log,
         };
     }
-    let mut at = finding(&plan.recipe.source, origin.span, sentence(&error));
-    if let solve::Error::Execute(crate::execute::Error::NotFound { nearest: Some(nearest), .. }) = &error {
-        at.diagnostics.iter_mut().for_each(|finding| finding.help = Some(format!("did you mean `{nearest}`?")));
+    let source = &plan.recipe.source;
+    let mut at = finding(source, origin.span, sentence(&error));
+    if let solve::Error::Execute(error) = &error {
+        for finding in &mut at.diagnostics {
+            finding.span = advice::place(source, origin, &plan.graph[node].op, error);
+            finding.help = advice::help(source, origin, error, root);
+        }
     }
     Error::Step { title: origin.title(), at, source: Box::new(error), log }
 }
@@ -176,12 +181,15 @@ fn finding(source: &SourceFile, span: Span, message: String) -> Box<Findings> {
     Box::new(Findings { source: source.clone(), diagnostics: vec![Diagnostic::error(span, message)] })
 }
 
-/// An error with all its causes, in one line.
+/// An error with all its causes, in one line. A cause that has been said is not said again.
 pub fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text += &format!(": {more}");
+        }
         cause = error.source();
     }
     text

@@ -48,7 +48,7 @@ fn before(request: &Request, line: Option<usize>, place: &Workplace, record: &Re
     let mut graph = plan.graph.clone();
     // The target is the last node, because nothing needs it.
     graph.nodes.pop();
-    let failed = |failed| step_failed(&plan, failed, record);
+    let failed = |failed| step_failed(&plan, failed, record, place.store.root());
     let solved = schedule::run(&graph, &solver, place.slots).map_err(failed)?;
     solver.enter(NodeId(graph.nodes.len()), &solved).map_err(failed)
 }

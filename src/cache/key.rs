@@ -37,7 +37,7 @@ use crate::recipe::platform::Platform;
 use crate::recipe::{Network, Security};
 
 /// The version of the key format.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One value of a field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,7 +213,8 @@ pub fn selection(op: &CopyOp, from: &Chain, fetched: &[String]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{CacheMount, NodeId};
+    use crate::digest::DiffId;
+    use crate::graph::{CacheMount, InlineFile, NodeId};
     use crate::recipe::Sharing;
 
     fn run_op() -> RunOp {
@@ -340,11 +341,81 @@ mod tests {
         );
     }
 
-    /// A key that changes without [`FORMAT`] changing makes every user's cache miss, or worse, hit wrongly.
+    fn copy_op() -> CopyOp {
+        CopyOp {
+            parent: NodeId(0),
+            from: NodeId(1),
+            sources: vec![CopySource::Path("src".into())],
+            destination: "/app/".into(),
+            chown: Some("1000:1000".into()),
+            chmod: Some("u=rwX".into()),
+            link: false,
+            parents: true,
+            exclude: vec!["*.md".into()],
+            unpack: true,
+            epoch: Some(1_700_000_000),
+        }
+    }
+
+    /// A key that changes without [`FORMAT`] changing makes every user's cache miss, or worse, hit wrongly. So each kind
+    /// of key is pinned, with every field that it can have.
     #[test]
     fn keys_are_stable() {
-        assert_eq!(FORMAT, 1, "new format: replace the digests below");
-        let key = run(&run_op(), &Chain::scratch(), &platform(), &[]).key();
-        assert_eq!(key.to_string(), "blake3:9fc9ded8d41cbc32bd55098e6e76d6b99e88e18233b09e8d242938bc4cd6a999");
+        assert_eq!(FORMAT, 2, "new format: replace the digests below");
+        let (scratch, content) = (Chain::scratch(), ContentId::from_bytes([7; 32]));
+        let parent = scratch.with(DiffId::from(Digest::of(b"layer")));
+        let access = Access { mode: 0o400, uid: 1, gid: 2 };
+        let full = RunOp {
+            security: Security::Insecure,
+            hostname: Some("builder".into()),
+            epoch: Some(1_700_000_000),
+            scripts: vec![InlineFile { name: "EOF".into(), content: b"echo".to_vec() }],
+            mounts: vec![
+                RunMount::Bind { from: NodeId(1), source: ".".into(), target: "/src".into(), writable: true },
+                RunMount::Cache(cache("/cache")),
+                RunMount::Tmpfs { target: "/tmp".into(), size: Some(4096), writable: true },
+                RunMount::Secret {
+                    id: "token".into(),
+                    target: Some("/run/secrets/token".into()),
+                    env: Some("TOKEN".into()),
+                    required: true,
+                    access,
+                },
+                RunMount::Ssh { id: "default".into(), target: "/run/agent".into(), required: true, access },
+            ],
+            ..run_op()
+        };
+        let made = MkdirOp { parent: NodeId(0), path: "/app".into(), user: "me".into(), epoch: Some(1_700_000_000) };
+        for (what, key, expected) in [
+            (
+                "run",
+                run(&run_op(), &scratch, &platform(), &[]).key(),
+                "0809a2ec1c6a6119d8e876e6e5a04e59b6715dbc9b4e8c9fb97434539f400778",
+            ),
+            (
+                "run with everything",
+                run(&full, &parent, &platform(), &[content]).key(),
+                "1a8823922c5ae6d3a72316cfdb222a2f63097b23841070fdc61d854f606372b5",
+            ),
+            (
+                "copy",
+                copy(&copy_op(), &parent, &content).key(),
+                "41692063698ee0b4b28a48d53a1cd29df1bf243c17f677574a55ae62e10e204b",
+            ),
+            (
+                "linked copy",
+                copy(&CopyOp { link: true, ..copy_op() }, &parent, &content).key(),
+                "e4b3df188e186c2124fa4867aebf0f7c654bac248428153488776b81ed8db938",
+            ),
+            ("mkdir", mkdir(&made, &parent).key(), "cb04ad98cfb82bc4ef63cd3f1f06644f9b243a3e971a19529e07553b67ddb184"),
+            (
+                "selection",
+                selection(&copy_op(), &parent, &[]),
+                "421c97b6dad3672772b9a6d4fe72e2691670bf917b9b52b6c9b08e269cb63ff7",
+            ),
+            ("shown", shown("a/b", &parent), "6f92f3713f4ffbd8e9f63b073a84b386857c04a3fe7aaf58aed92f2a8c81777d"),
+        ] {
+            assert_eq!(key.to_string().strip_prefix("blake3:"), Some(expected), "{what}");
+        }
     }
 }

@@ -15,7 +15,6 @@ use crate::cli::flags::{self, ImageFlags};
 use crate::cli::limits::LimitFlags;
 use crate::cli::{contexts, exit, print, shell, workplace};
 use crate::execute::agent::Agents;
-use crate::execute::secret::Secrets;
 use crate::export::spec::{Destination, Output};
 use crate::graph;
 use crate::image::manifest::Descriptor;
@@ -24,6 +23,7 @@ use crate::progress::summary::Summary;
 use crate::progress::{Silent, Sink, json, plain, terminal};
 use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
+use crate::secret::Secrets;
 
 /// What is built, as every command that makes a graph takes it.
 #[derive(Debug, Args)]
@@ -72,7 +72,8 @@ pub(super) struct Recipe {
     /// Let RUN resolve a further name
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     hosts: Vec<String>,
-    /// Give steps that ask for it a secret: id=NAME[,src=FILE|,env=VARIABLE]
+    /// Give steps that ask for it a secret: id=NAME[,src=FILE|,env=VARIABLE]. HTTP_AUTH_TOKEN_HOST and
+    /// HTTP_AUTH_HEADER_HOST, GIT_AUTH_TOKEN[.HOST] and GIT_AUTH_HEADER[.HOST] authenticate what is fetched
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
 

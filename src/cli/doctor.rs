@@ -75,6 +75,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     match workplace::open(Arc::new(Silent)) {
         Ok(place) => {
             findings.push(store(&place));
+            findings.push(file_system(&place));
             findings.push(step(&place));
             findings.push(network::probe(&place.pasta));
         }
@@ -116,6 +117,43 @@ fn room_finding(root: &str, room: Room) -> Finding {
     let detail = format!("{root}: {} of {} are free{files}", size(room.free), size(room.total));
     let remedy = "remove images with strata rm, or set STRATA_ROOT to a directory on a larger disk";
     Finding { name: "store", condition, detail, remedy: (condition != Condition::Fine).then(|| remedy.to_owned()) }
+}
+
+/// Whether the store is on a file system that layers can be kept and stacked on.
+fn file_system(place: &Workplace) -> Finding {
+    match rustix::fs::statfs(place.store.root()) {
+        Ok(found) => file_system_finding(found.f_type & 0xffff_ffff),
+        Err(error) => broken("file system", &error, "set STRATA_ROOT to a directory that you can write"),
+    }
+}
+
+/// The file systems that are known to serve, and those that are known not to, by the numbers of `statfs(2)`.
+///
+/// Whether an unknown one serves is for the sandbox to find out.
+fn file_system_finding(number: i64) -> Finding {
+    const DISK: &str = "a disk of this machine: ext4, xfs or btrfs";
+    let (name, lost) = match number {
+        0xef53 => ("ext4", ""),
+        0x5846_5342 => ("xfs", ""),
+        0x9123_683e => ("btrfs", ""),
+        0x2fc1_2fc1 => ("zfs", ""),
+        0x0102_1994 => ("tmpfs", "the store takes up memory, and is gone after a reboot"),
+        0x794c_7630 => ("overlay", "steps cannot run on it, because overlays do not stack"),
+        0x6969 => ("nfs", "steps cannot run on it, because it keeps no records of an overlay"),
+        0xff53_4d42 | 0xfe53_4d42 => {
+            ("smb", "steps cannot run on it, because it keeps neither owners nor overlay records")
+        }
+        0x4d44 => ("vfat", "steps cannot run on it, because it keeps neither owners nor modes"),
+        0x6573_5546 => ("fuse", "steps may not run on it, and are slow where they do"),
+        0x0102_1997 => ("9p", "steps may not run on it, and are slow where they do"),
+        _ => ("one that Strata has not been tried on", ""),
+    };
+    let (condition, detail) = match lost {
+        "" => (Condition::Fine, name.to_owned()),
+        lost => (Condition::Degraded, format!("{name}: {lost}")),
+    };
+    let remedy = (condition != Condition::Fine).then(|| format!("set STRATA_ROOT to a directory on {DISK}"));
+    Finding { name: "file system", condition, detail, remedy }
 }
 
 /// Runs this very program as a step would run, in a root that holds nothing else.
@@ -246,6 +284,25 @@ mod tests {
             assert_eq!(finding.condition, condition, "{finding:?}");
             assert_eq!(finding.remedy.is_some(), condition != Condition::Fine, "{finding:?}");
         }
+    }
+
+    #[test]
+    fn file_systems_are_judged() {
+        for (number, name, condition) in [
+            (0xef53, "ext4", Condition::Fine),
+            (0x9123_683e, "btrfs", Condition::Fine),
+            (0x794c_7630, "overlay", Condition::Degraded),
+            (0x6969, "nfs", Condition::Degraded),
+            (0x0102_1994, "tmpfs", Condition::Degraded),
+            (0x1234, "not been tried", Condition::Fine),
+        ] {
+            let finding = file_system_finding(number);
+            assert!(finding.detail.contains(name), "{finding:?}");
+            assert_eq!((finding.condition, finding.remedy.is_some()), (condition, condition != Condition::Fine));
+        }
+        // What the kernel says of a file system that is here.
+        let of_proc = rustix::fs::statfs("/proc").unwrap().f_type & 0xffff_ffff;
+        assert_eq!(of_proc, 0x9fa0);
     }
 
     #[test]

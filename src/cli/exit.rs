@@ -8,10 +8,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::build::{self, Findings};
 use crate::diagnostic::render;
 use crate::execute::cache_mount::{carry, stored};
-use crate::execute::{self, agent, secret};
+use crate::execute::{self, agent};
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
-use crate::{export, settings, store};
+use crate::{export, secret, settings, store};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -271,14 +271,27 @@ fn class_of_build(error: &build::Error) -> u8 {
 pub(super) fn message(error: &Error) -> String {
     match error {
         Error::Build(error) => of_build(error),
-        other => format!("error: {}\n", build::sentence(other)),
+        other => format!("error: {}\n{}", build::sentence(other), if of_machine(other) { TO_DOCTOR } else { "" }),
+    }
+}
+
+/// What to do where this machine is the cause, besides what the message itself names.
+const TO_DOCTOR: &str = "hint: strata doctor says what this machine lacks, and what mends it\n";
+
+/// Whether the doctor has something to say about the cause.
+fn of_machine(error: &Error) -> bool {
+    match error {
+        Error::Shell(error) => error.is_environment(),
+        Error::Store(_) | Error::UserNamespace(_) => true,
+        _ => false,
     }
 }
 
 /// What is said of a failed build.
 pub(super) fn of_build(error: &build::Error) -> String {
     let colour = colour();
-    match error {
+    let of_machine = if class_of_build(error) == ENVIRONMENT { TO_DOCTOR } else { "" };
+    let text = match error {
         build::Error::Recipe(findings) => rendered(findings, colour),
         build::Error::Step { at, log, .. } => rendered(at, colour) + &log.as_deref().map(of_log).unwrap_or_default(),
         build::Error::Base { at, .. } => rendered(at, colour),
@@ -287,7 +300,8 @@ pub(super) fn of_build(error: &build::Error) -> String {
             build::sentence(other),
             hint(other).map(|hint| format!("hint: {hint}\n")).unwrap_or_default()
         ),
-    }
+    };
+    text + of_machine
 }
 
 /// What a failed step wrote last, and how to see the rest.
@@ -303,11 +317,12 @@ fn rendered(findings: &Findings, colour: bool) -> String {
     render(&findings.diagnostics, &findings.source, colour)
 }
 
-fn hint(error: &build::Error) -> Option<&'static str> {
+fn hint(error: &build::Error) -> Option<String> {
     match error {
         build::Error::ReadRecipe { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            Some("name the recipe with -f FILE")
+            Some("name the recipe with -f FILE".to_owned())
         }
+        build::Error::Contexts(build::contexts::Error::Fetch(error)) => error.advice(),
         _ => None,
     }
 }

@@ -38,12 +38,12 @@ pub(super) fn in_context(error: copy::Error, name: &ContextName, context: &Opene
 /// The error where a source is not in a stage or image.
 pub(super) fn in_layers(error: copy::Error, view: &dyn Tree) -> Error {
     match error {
-        copy::Error::NotFound { word } => Error::NotFound {
-            nearest: nearest_path(view, &word),
-            source_path: word,
-            place: "the stage or image".to_owned(),
-            hidden: None,
-        },
+        copy::Error::NotFound { word } => {
+            // There all paths start at the root, however they are written.
+            let source_path = format!("/{}", word.trim_start_matches('/'));
+            let nearest = nearest_path(view, &source_path);
+            Error::NotFound { nearest, source_path, place: "the stage or image".to_owned(), hidden: None }
+        }
         other => other.into(),
     }
 }

@@ -13,7 +13,6 @@ pub mod mount;
 pub mod network;
 pub mod owner;
 mod run;
-pub mod secret;
 pub mod shell;
 pub mod stage;
 
@@ -38,6 +37,7 @@ use crate::limits::Limits;
 use crate::progress::Task;
 use crate::recipe::platform::Platform;
 use crate::runtime::{self, Cancel};
+use crate::secret::{self, Secrets};
 use crate::store::{self, LayerMeta, Origin, Store};
 
 pub use copy::select::Selection;
@@ -88,6 +88,19 @@ pub enum Error {
         ended: Ended,
         /// The limit.
         limit: u64,
+    },
+    /// The process failed, and there is no room left where it wrote.
+    #[error(
+        "process {command:?} did not complete successfully: {ended}: the file system of {root} is full (make room, or set \
+         STRATA_ROOT to a directory on a larger one)"
+    )]
+    DiskFull {
+        /// What ran.
+        command: String,
+        /// How it ended.
+        ended: Ended,
+        /// Where the store is.
+        root: PathBuf,
     },
     /// The step took longer than its limit.
     #[error(
@@ -228,7 +241,9 @@ impl Error {
             Self::Runtime(error) => error.is_environment(),
             Self::Base(error) => error.is_environment(),
             Self::Fetch(error) => error.is_environment(),
-            Self::CacheMount { .. }
+            Self::Copy(copy::Error::Stage(stage::Error::Owner { .. }))
+            | Self::Mkdir(stage::Error::Owner { .. })
+            | Self::CacheMount { .. }
             | Self::CacheMountOwner { .. }
             | Self::Store(_)
             | Self::Host { .. }
@@ -297,7 +312,7 @@ pub struct Executor<'a> {
     /// What steps run on: caches of one id on two platforms are two.
     pub platform: &'a Platform,
     /// The secrets given on the command line.
-    pub secrets: &'a secret::Secrets,
+    pub secrets: &'a Secrets,
     /// The SSH agents given on the command line.
     pub agents: &'a agent::Agents,
     /// The networks that steps see.
@@ -378,7 +393,8 @@ impl Executor<'_> {
 
     /// What fetches sources.
     pub fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher { store: self.store, client: self.layers.client, cancel: self.cancel, xattr: self.xattr() }
+        let Self { store, cancel, secrets, layers, .. } = self;
+        Fetcher { store, client: layers.client, cancel, xattr: self.xattr(), secrets }
     }
 
     fn open_fetched(&self, fetched: &[Fetched]) -> Result<Vec<FetchedTree>, Error> {

@@ -13,13 +13,14 @@ use crate::digest::ContentId;
 use crate::execute::agent::{self, Forwarding};
 use crate::execute::cache_mount::{self, Taken};
 use crate::execute::mask::Mask;
-use crate::execute::{Error, Executor, Files, From, copy, missing, secret};
+use crate::execute::{Error, Executor, Files, From, copy, missing};
 use crate::graph::{ContextName, CopyOp, CopySource, NodeId, RunMount, RunOp};
 use crate::image::chain::Chain;
 use crate::layer::tree::Tree;
 use crate::layer::view::{Follow, resolve};
 use crate::progress::Task;
 use crate::runtime::{Mount, Source};
+use crate::secret;
 use crate::store::Scratch;
 
 /// What a mount shows.

@@ -33,7 +33,8 @@ pub(super) fn run(
     let prepared = prepare(executor, op, parent, shown, task)?;
     let outcome = run_and_tell(&prepared.plan, &prepared.mounted.mask, executor.cancel, task)?;
     executor.networks.check(&prepared.plan.network, executor.layers.reporter);
-    if let Err(error) = verdict(op, &outcome, &executor.limits) {
+    let verdict = verdict(op, &outcome, &executor.limits);
+    if let Err(error) = verdict.map_err(|error| on_full_disk(error, executor.store.root())) {
         if executor.keeps_failed && !matches!(error, Error::Cancelled) {
             let mut kept = executor.failed.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.is_none() {
@@ -152,6 +153,20 @@ fn verdict(op: &RunOp, outcome: &Outcome, limits: &Limits) -> Result<(), Error> 
         (_, _, Ended::Code(code)) => Error::Exit { command, code },
         (_, _, Ended::Signal(signal)) => Error::Signal { command, signal },
     })
+}
+
+/// A file system with less room than this is full for whoever wants to write to it.
+const FULL: u64 = 64 * 1024;
+
+/// The error, with a full disk as its likely reason: asked while what the step wrote is still there.
+fn on_full_disk(error: Error, root: &Path) -> Error {
+    let is_full = rustix::fs::statvfs(root).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) < FULL);
+    match error {
+        Error::Exit { command, code } if is_full => {
+            Error::DiskFull { command, ended: Ended::Code(code), root: root.to_owned() }
+        }
+        error => error,
+    }
 }
 
 fn signal_name(signal: i32) -> String {

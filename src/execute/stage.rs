@@ -55,6 +55,23 @@ pub enum Error {
         /// Its path in the source.
         path: PathBuf,
     },
+    /// The owner of a file has an id that this user has not.
+    #[error(
+        "/{} cannot belong to {uid}:{gid}: the ids must be mapped, and the ranges of this user in /etc/subuid and \
+         /etc/subgid do not reach them (usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST USER adds one)",
+        path.display()
+    )]
+    Owner {
+        /// The place in the layer.
+        path: PathBuf,
+        /// The owner.
+        uid: u32,
+        /// The group.
+        gid: u32,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The layer cannot be written.
     #[error("cannot write /{} into the new layer: {action}", path.display())]
     Write {

@@ -2,8 +2,9 @@
 //!
 //! Takes an address, gives the commit it stands for by asking the remote for its refs alone, and the files of the commit
 //! when asked. `git` runs without the configuration of user and system, without hooks, without asking anybody for
-//! anything, and over http, https, git and ssh only, so that a repository cannot name files of this machine. Fetches no
-//! more history than the remote makes it.
+//! anything, and over http, https, git and ssh only, so that a repository cannot name files of this machine. What it is told
+//! of secrets, certificates and proxies (`settings`) is in its environment, never among its arguments. Fetches no more
+//! history than the remote makes it.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::settings::shown;
 use super::{Error, Fetcher, Kept};
 use crate::recipe::remote::{CheckoutTimes, GitAddress, is_commit_id};
 
@@ -35,21 +37,11 @@ const SSH: &str = "ssh -o BatchMode=yes -o UserKnownHostsFile=\"${HOME:-/root}/.
 /// How often a running `git` is looked at.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How much of what `git` says is kept.
-const SAID_LIMIT: usize = 2000;
-
 /// What the shell returns where there is no such program.
 const NOT_FOUND: i32 = 127;
 
-/// What `git` says when it never came to talk to the other side.
-const UNREACHABLE: [&str; 6] = [
-    "Could not resolve host",
-    "Failed to connect",
-    "Couldn't connect",
-    "Connection refused",
-    "Connection timed out",
-    "Network is unreachable",
-];
+/// What is said that git was to do where it fetches submodules.
+pub(super) const SUBMODULES: &str = "fetch the submodules of";
 
 /// What an address stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,13 +84,13 @@ impl Fetcher<'_> {
             let refs =
                 self.git(address, "ask", None, &["ls-remote", "--quiet", "--", &address.remote, reference, &peeled])?;
             find_ref(&refs, reference)
-                .ok_or_else(|| Error::UnknownRef { remote: address.remote.clone(), reference: reference.to_owned() })?
+                .ok_or_else(|| Error::UnknownRef { remote: shown(&address.remote), reference: reference.to_owned() })?
         };
         let Found { commit: id, tag, name: wanted } = found;
         match &address.checksum {
             // A tag with a message may be meant itself, or the commit it tags.
             Some(expected) if ![Some(&id), tag.as_ref()].into_iter().flatten().any(|id| id.starts_with(expected)) => {
-                Err(Error::WrongCommit { remote: address.remote.clone(), expected: expected.clone(), actual: id })
+                Err(Error::WrongCommit { remote: shown(&address.remote), expected: expected.clone(), actual: id })
             }
             _ => Ok(Commit { address: address.clone(), id, wanted }),
         }
@@ -125,7 +117,7 @@ impl Fetcher<'_> {
         let time = run("read the commit of", &["show", "--no-patch", "--format=%ct", "HEAD"])?.trim().parse().ok();
         let has_modules = !address.without_submodules && directory.join(".gitmodules").is_file();
         if has_modules {
-            run("fetch the submodules of", &["submodule", "update", "--quiet", "--init", "--recursive"])?;
+            run(SUBMODULES, &["submodule", "update", "--quiet", "--init", "--recursive"])?;
         }
         if !address.keep_git_dir {
             remove_git_files(&directory)?;
@@ -163,7 +155,7 @@ impl Fetcher<'_> {
                 Err(error) => failure = Some(error),
             }
         }
-        Err(failure.unwrap_or_else(|| Error::UnknownRef { remote: address.remote.clone(), reference: id.clone() }))
+        Err(failure.unwrap_or_else(|| Error::UnknownRef { remote: shown(&address.remote), reference: id.clone() }))
     }
 
     /// Runs `git` and gives what it printed.
@@ -174,9 +166,11 @@ impl Fetcher<'_> {
         directory: Option<&Path>,
         arguments: &[&str],
     ) -> Result<String, Error> {
-        let remote = || address.remote.clone();
+        let remote = || shown(&address.remote);
+        let access = self.access(&address.remote)?;
         let start = |source| Error::StartGit { remote: remote(), source };
         let mut command = command(directory, arguments);
+        self.tell(&mut command, &address.remote, &access);
         let mut child = command.spawn().map_err(start)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (status, printed, said) = std::thread::scope(|scope| {
@@ -192,10 +186,7 @@ impl Fetcher<'_> {
         match status.code() {
             Some(0) => Ok(printed),
             Some(NOT_FOUND) => Err(Error::NoGit { remote: remote() }),
-            _ => {
-                let unreachable = UNREACHABLE.iter().any(|sign| said.contains(sign));
-                Err(Error::Git { action, remote: remote(), said: in_one_line(&said), unreachable })
-            }
+            _ => Err(access.failure(&address.remote, action, &said)),
         }
     }
 
@@ -246,12 +237,6 @@ fn text(stream: Option<impl Read>) -> String {
     // What was read before an error is still worth showing.
     let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn in_one_line(said: &str) -> String {
-    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let line: String = lines.join("; ").chars().filter(|character| !character.is_control()).take(SAID_LIMIT).collect();
-    if line.is_empty() { "it gave no reason".to_owned() } else { line }
 }
 
 /// A ref as a remote has it.
@@ -338,7 +323,7 @@ fn subdirectory(directory: &Path, commit: &Commit) -> Result<PathBuf, Error> {
     for part in subdir.split('/').filter(|part| !matches!(*part, "" | ".")) {
         path.push(part);
         if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            let (remote, commit, subdir) = (commit.address.remote.clone(), commit.id.clone(), subdir.clone());
+            let (remote, commit, subdir) = (shown(&commit.address.remote), commit.id.clone(), subdir.clone());
             return Err(Error::NoSubdir { remote, subdir, commit });
         }
     }

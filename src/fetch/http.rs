@@ -51,7 +51,8 @@ impl Fetcher<'_> {
         let validators = known.as_ref().map(Known::validators).unwrap_or_default();
         let mut start = || self.store.blob_writer().map_err(io::Error::other);
         let progress = |done, total| task.transferred(done, total);
-        let downloaded = self.client.download(address, &validators, &mut start, &progress);
+        let credential = self.credential_for_file(address)?;
+        let downloaded = self.client.download(address, credential.as_ref(), &validators, &mut start, &progress);
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }

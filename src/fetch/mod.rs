@@ -2,11 +2,14 @@
 //!
 //! Takes addresses, gives an identity now (a digest, a commit) and the files when asked. What was fetched is kept in the
 //! store, so that an unchanged file costs one question without an answer's body, and one with a known checksum none.
-//! Never sends credentials, never asks a person for any, and never hands on bytes that are not what the recipe says.
+//! Shows a host the secret that the command line names for it, and shows it to no other host; never asks a person for any,
+//! and never hands on bytes that are not what the recipe says.
 
+mod credential;
 pub mod git;
 pub mod http;
 mod kept;
+mod settings;
 mod tree;
 
 use std::io;
@@ -18,6 +21,7 @@ use crate::layer::OverlayXattr;
 use crate::progress::Task;
 use crate::registry::{self, Client};
 use crate::runtime::Cancel;
+use crate::secret::{self, Secrets};
 use crate::store::{self, Store};
 
 pub use self::git::Commit;
@@ -70,6 +74,35 @@ pub enum Error {
         said: String,
         /// Whether it never reached the host.
         unreachable: bool,
+    },
+    /// The host of a repository wants credentials, or other ones.
+    #[error("{remote} refuses access: {advice} (git says: {said})")]
+    Refused {
+        /// The repository.
+        remote: String,
+        /// What a person can do.
+        advice: String,
+        /// What git said.
+        said: String,
+    },
+    /// The host of a repository redirects, and a secret goes nowhere else.
+    #[error(
+        "{remote} redirects elsewhere, and the secret {id} is for this host alone: give the address it redirects to"
+    )]
+    Redirected {
+        /// The repository.
+        remote: String,
+        /// The secret.
+        id: String,
+    },
+    /// A secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// A secret cannot be shown to a host.
+    #[error("the secret {id} can be no http header: it holds a line end or another character that none may have")]
+    NoHeader {
+        /// Its id.
+        id: String,
     },
     /// The repository has no such ref.
     #[error("{remote} has no branch, tag or ref {reference:?}{}", short_commit_advice(.reference))]
@@ -124,6 +157,50 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The repository it is about.
+    pub fn remote(&self) -> Option<&str> {
+        match self {
+            Self::NoGit { remote }
+            | Self::StartGit { remote, .. }
+            | Self::Git { remote, .. }
+            | Self::Refused { remote, .. }
+            | Self::Redirected { remote, .. }
+            | Self::UnknownRef { remote, .. }
+            | Self::WrongCommit { remote, .. }
+            | Self::NoSubdir { remote, .. } => Some(remote),
+            _ => None,
+        }
+    }
+
+    /// What a person can do about it, where the message does not say so.
+    pub fn advice(&self) -> Option<String> {
+        Some(match self {
+            Self::Http(registry::Error::NotFound { .. }) => {
+                "the host answers, so look at the path: a file may have moved to another version's place".to_owned()
+            }
+            Self::Http(registry::Error::Connect { .. }) => {
+                "see whether something listens there, and whether a proxy is needed (https_proxy, no_proxy)".to_owned()
+            }
+            Self::Checksum { actual, .. } => {
+                format!("if the file was meant to change, look at what came and expect {actual}")
+            }
+            Self::NoGit { .. } => "install git (Debian: apt-get install git)".to_owned(),
+            Self::UnknownRef { remote, .. } => format!("git ls-remote {remote} lists what it has"),
+            Self::NoSubdir { .. } => "a directory is named from the root of the repository on".to_owned(),
+            Self::Git { action: git::SUBMODULES, .. } => {
+                "the query ?submodules=false in the address leaves submodules out".to_owned()
+            }
+            Self::Git { unreachable: true, .. } => {
+                "see whether this machine can reach it, and whether a proxy is needed (https_proxy, no_proxy); in the \
+                 configuration file, [registry.\"HOST\"] can name a private authority with `ca`"
+                    .to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
 /// What to say of a ref that looks like the beginning of a commit's id.
 fn short_commit_advice(reference: &str) -> &'static str {
     let is_short = (4..40).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -141,6 +218,8 @@ pub struct Fetcher<'a> {
     pub cancel: &'a Cancel,
     /// How overlays keep their records here.
     pub xattr: OverlayXattr,
+    /// What may authenticate a fetch.
+    pub secrets: &'a Secrets,
 }
 
 /// Something that an address stood for, and that can be had.

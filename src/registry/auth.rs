@@ -16,7 +16,7 @@ use serde::Deserialize;
 use ureq::http::{HeaderMap, HeaderValue, Method, Uri, header};
 
 use super::address::{Origin, query_value};
-use super::credential::{CredentialFiles, Login, Proof, Secret};
+use super::credential::{Credential, CredentialFiles, Login, Proof, Secret};
 use super::error::{Error, LoginOrigin, Target};
 use super::transport::{Call, Transport};
 use crate::settings::Host;
@@ -62,6 +62,19 @@ impl Authorization {
     fn basic(user: &str, password: &Secret, login: LoginOrigin) -> Option<Self> {
         let shown = STANDARD.encode(format!("{user}:{}", password.expose()));
         Self::new("Basic", &shown, password.clone(), None, Some(login))
+    }
+
+    /// What a secret of the command line says, as it is.
+    pub(super) fn from_secret(credential: &Credential) -> Option<Self> {
+        let Credential { id, header } = credential;
+        let mut value = HeaderValue::from_str(header.expose()).ok()?;
+        value.set_sensitive(true);
+        Some(Self {
+            header: value,
+            secret: header.clone(),
+            expires: None,
+            login: Some(LoginOrigin::Secret { id: id.clone() }),
+        })
     }
 
     pub(super) fn header(&self) -> HeaderValue {
@@ -385,7 +398,7 @@ mod tests {
 
     #[test]
     fn nothing_shows_a_secret() {
-        let origin = LoginOrigin { path: "f".into(), helper: None };
+        let origin = LoginOrigin::File { path: "f".into(), helper: None };
         let basic = Authorization::basic("user", &Secret::new("hunter2".into()), origin).unwrap();
         assert_eq!(basic.header().to_str().unwrap(), "Basic dXNlcjpodW50ZXIy");
         let shown = format!("{basic:?} {:?}", basic.header());

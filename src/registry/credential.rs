@@ -38,6 +38,33 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What a secret of the command line shows to the host of an address, and to no other: the value of an `Authorization`
+/// header (RFC 9110, 11.6.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The secret's id, for messages.
+    pub(super) id: String,
+    pub(super) header: Secret,
+}
+
+impl Credential {
+    /// A header of the secret of this id; `None` if no header can hold it.
+    pub fn new(id: &str, header: String) -> Option<Self> {
+        ureq::http::HeaderValue::from_str(&header).ok()?.to_str().ok()?;
+        Some(Self { id: id.to_owned(), header: Secret::new(header) })
+    }
+
+    /// The secret's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The header's value: for the request or the program it belongs to, and nothing else.
+    pub fn expose(&self) -> &str {
+        self.header.expose()
+    }
+}
+
 /// What a user shows to one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Login {
@@ -133,7 +160,7 @@ impl CredentialFile {
                 (json!({ "credsStore": name }), key, Some(format!("docker-credential-{name}")))
             }
         };
-        let origin = LoginOrigin { path: self.path.clone(), helper };
+        let path = self.path.clone();
         let proof = match docker_credential::get_credential_from_reader(document.to_string().as_bytes(), &key) {
             Ok(DockerCredential::IdentityToken(token)) => Proof::IdentityToken(Secret::new(token)),
             Ok(DockerCredential::UsernamePassword(user, password)) => {
@@ -141,9 +168,9 @@ impl CredentialFile {
             }
             Err(CredentialRetrievalError::NoCredentialConfigured) => return Ok(None),
             Err(error) if has_none(&error) => return Ok(None),
-            Err(error) => return Err(explain(&error, origin, host)),
+            Err(error) => return Err(explain(&error, path, helper, host)),
         };
-        Ok(Some(Login { proof, origin }))
+        Ok(Some(Login { proof, origin: LoginOrigin::File { path, helper } }))
     }
 
     fn read(&self) -> Result<Option<Content>, Error> {
@@ -223,8 +250,7 @@ fn has_none(error: &CredentialRetrievalError) -> bool {
     [stdout, stderr].iter().any(|text| text.contains("credentials not found"))
 }
 
-fn explain(error: &CredentialRetrievalError, origin: LoginOrigin, host: &Host) -> Error {
-    let LoginOrigin { path, helper } = origin;
+fn explain(error: &CredentialRetrievalError, path: PathBuf, helper: Option<String>, host: &Host) -> Error {
     let Some(helper) = helper else {
         return Error::CredentialFile { path, reason: format!("the entry for {host} cannot be decoded") };
     };

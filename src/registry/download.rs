@@ -1,16 +1,18 @@
 //! Files by their address, over the same connections as everything else.
 //!
 //! Takes an http or https address and what is known of an earlier answer, gives the bytes to a sink, or says that they
-//! have not changed. Broken transfers begin again, as often as the settings say. Never sends credentials, and never goes
-//! from https to http.
+//! have not changed. Broken transfers begin again, as often as the settings say. Never sends a credential to another host
+//! than that of the address, nor over plain http unless the settings allow it, and never goes from https to http.
 
 use std::io::{self, Write};
 
 use ureq::http::{HeaderName, Uri, header};
 
 use super::Client;
-use super::address::{Origin, escape};
-use super::error::{Error, Item, Target};
+use super::address::{Origin, Scheme, escape};
+use super::auth::Authorization;
+use super::credential::Credential;
+use super::error::{Error, Item, LoginOrigin, Target, Withheld};
 use super::retry::Patience;
 use super::transport::{Call, Reply};
 
@@ -42,8 +44,16 @@ pub enum Download<S> {
     },
 }
 
+/// What is asked for.
+struct Wanted<'a> {
+    address: &'a Uri,
+    target: &'a Target,
+    known: &'a Validators,
+    authorization: Option<&'a Authorization>,
+}
+
 impl Client {
-    /// Fetches a file. `start` makes an empty sink, anew for each attempt; `progress` is told how many bytes came, and how
+    /// Fetches a file, showing `credential` to the host of its address. `start` makes an empty sink, anew for each attempt; `progress` is told how many bytes came, and how
     /// many there will be.
     ///
     /// # Errors
@@ -51,18 +61,23 @@ impl Client {
     pub fn download<S: Write>(
         &self,
         address: &str,
+        credential: Option<&Credential>,
         known: &Validators,
         start: &mut dyn FnMut() -> io::Result<S>,
         progress: &dyn Fn(u64, Option<u64>),
     ) -> Result<Download<S>, Error> {
-        let (uri, target) = parse(address)?;
+        let (uri, origin, target) = parse(address)?;
+        let may_be_sent = origin.scheme == Scheme::Https || self.may_go_plain(origin.host.as_str());
+        let authorization = credential.filter(|_| may_be_sent).and_then(Authorization::from_secret);
+        let wanted = Wanted { address: &uri, target: &target, known, authorization: authorization.as_ref() };
         let mut patience = Patience::new(&self.transport.settings().network);
         loop {
-            match self.download_once(&uri, &target, known, start, progress) {
+            match self.download_once(&wanted, start, progress) {
                 Ok(done) => return Ok(done),
                 Err(error) => match patience.wait(&error) {
                     Some(wait) => self.transport.pause(wait)?,
-                    None => return Err(error),
+                    None if may_be_sent => return Err(error),
+                    None => return Err(withheld(error, credential)),
                 },
             }
         }
@@ -70,24 +85,35 @@ impl Client {
 
     fn download_once<S: Write>(
         &self,
-        address: &Uri,
-        target: &Target,
-        known: &Validators,
+        wanted: &Wanted<'_>,
         start: &mut dyn FnMut() -> io::Result<S>,
         progress: &dyn Fn(u64, Option<u64>),
     ) -> Result<Download<S>, Error> {
+        let Wanted { address, target, known, authorization } = *wanted;
         let mut conditions: Vec<(HeaderName, String)> = Vec::new();
         conditions.extend(known.etag.clone().map(|etag| (header::IF_NONE_MATCH, etag)));
         if conditions.is_empty() {
             conditions.extend(known.last_modified.clone().map(|date| (header::IF_MODIFIED_SINCE, date)));
         }
         let is_conditional = !conditions.is_empty();
-        let reply = self.transport.send(&Call { conditions, ..Call::get(address.clone(), "*/*", target) })?;
+        let reply =
+            self.transport.send(&Call { conditions, authorization, ..Call::get(address.clone(), "*/*", target) })?;
         if is_conditional && reply.status == 304 {
             reply.drain();
             return Ok(Download::Unchanged);
         }
         receive(reply.success()?, target, start, progress)
+    }
+}
+
+/// The error, with the secret that might have helped but was not sent.
+fn withheld(error: Error, credential: Option<&Credential>) -> Error {
+    match (error, credential) {
+        (Error::Unauthorized { host, target, login: None, detail }, Some(credential)) => {
+            let login = LoginOrigin::Withheld { id: credential.id.clone(), reason: Withheld::PlainHttp };
+            Error::Unauthorized { host, target, login: Some(Box::new(login)), detail }
+        }
+        (error, _) => error,
     }
 }
 
@@ -121,7 +147,7 @@ fn receive<S: Write>(
 }
 
 /// An address as it can be asked for, and as messages show it: without its query, which may be a signature.
-fn parse(address: &str) -> Result<(Uri, Target), Error> {
+fn parse(address: &str) -> Result<(Uri, Origin, Target), Error> {
     let shown = address.split(['?', '#']).next().unwrap_or_default();
     let wrong = || Error::Address { text: shown.to_owned() };
     let uri: Uri = escape(address.split('#').next().unwrap_or_default()).parse().map_err(|_| wrong())?;
@@ -130,7 +156,8 @@ fn parse(address: &str) -> Result<(Uri, Target), Error> {
     }
     let origin = Origin::of(&uri).ok_or_else(wrong)?;
     let item = Item::Address(shown.to_owned());
-    Ok((uri, Target { registry: origin.host.to_string(), repository: String::new(), item }))
+    let target = Target { registry: origin.host.to_string(), repository: String::new(), item };
+    Ok((uri, origin, target))
 }
 
 #[cfg(test)]
@@ -139,7 +166,7 @@ mod tests {
 
     #[test]
     fn addresses_are_shown_without_what_may_be_secret() {
-        let (uri, target) = parse("http://h:1/a b/c?sig=x#top").unwrap();
+        let (uri, _, target) = parse("http://h:1/a b/c?sig=x#top").unwrap();
         assert_eq!(uri.to_string(), "http://h:1/a%20b/c?sig=x");
         assert_eq!(target.to_string(), "http://h:1/a b/c");
         assert!(matches!(parse("https://user:secret@h/x"), Err(Error::Credentials { host }) if host == "h"));

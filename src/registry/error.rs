@@ -12,6 +12,7 @@ use super::credential::Login;
 use crate::digest::Digest;
 use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
+use crate::settings::Host;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -430,13 +431,37 @@ impl fmt::Display for Said {
     }
 }
 
-/// Where credentials that were sent came from. Never the credentials.
+/// Where credentials came from. Never the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoginOrigin {
-    /// The file that has them or names the helper.
-    pub path: PathBuf,
-    /// The helper that gave them.
-    pub helper: Option<String>,
+pub enum LoginOrigin {
+    /// A file as Docker and Podman write them.
+    File {
+        /// The file that has them or names the helper.
+        path: PathBuf,
+        /// The helper that gave them.
+        helper: Option<String>,
+    },
+    /// A secret of the command line.
+    Secret {
+        /// Its id.
+        id: String,
+    },
+    /// A secret of the command line that was not sent.
+    Withheld {
+        /// Its id.
+        id: String,
+        /// Why not.
+        reason: Withheld,
+    },
+}
+
+/// Why a secret that is there was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withheld {
+    /// Everybody on the way could read it.
+    PlainHttp,
+    /// It is for the host that was asked first, and that redirected to this one.
+    OtherHost,
 }
 
 impl From<&Login> for LoginOrigin {
@@ -449,19 +474,32 @@ fn refusal(login: Option<&LoginOrigin>, target: &Target) -> String {
     let registry = &target.registry;
     match login {
         None if matches!(target.item, Item::Address(_)) => {
-            "it may be had with credentials only, and none were sent".to_owned()
+            let name = registry.parse::<Host>().map_or_else(|_| registry.clone(), |host| host.name().to_owned());
+            format!(
+                "it may be had with credentials only, and none were sent \
+                 (--secret id=HTTP_AUTH_TOKEN_{name},env=VARIABLE gives a bearer token for it, \
+                 HTTP_AUTH_HEADER_{name} a whole Authorization header)"
+            )
         }
         None => format!(
             "either it does not exist, or it needs credentials and none were sent (`docker login {registry}` stores them)"
         ),
-        Some(LoginOrigin { path, helper: None }) => {
+        Some(LoginOrigin::File { path, helper: None }) => {
             format!("either it does not exist, or the credentials in {} do not allow it", path.display())
         }
-        Some(LoginOrigin { path, helper: Some(helper) }) => {
+        Some(LoginOrigin::File { path, helper: Some(helper) }) => {
             format!(
                 "either it does not exist, or the credentials that {helper} gave (named in {}) do not allow it",
                 path.display()
             )
+        }
+        Some(LoginOrigin::Secret { id }) => format!("it does not accept what the secret {id} holds"),
+        Some(LoginOrigin::Withheld { id, reason: Withheld::PlainHttp }) => format!(
+            "the secret {id} was not sent to it, because everybody on the way can read plain http \
+             (use https, or allow it in the configuration file with `insecure = true` in [registry.\"{registry}\"])"
+        ),
+        Some(LoginOrigin::Withheld { id, reason: Withheld::OtherHost }) => {
+            format!("the secret {id} is for {registry}, which redirects here, and was not sent to another host")
         }
     }
 }

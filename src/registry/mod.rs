@@ -20,17 +20,19 @@ mod retry;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod trust;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use ureq::http::Method;
 
-pub use self::credential::CredentialFiles;
+pub use self::credential::{Credential, CredentialFiles};
 pub use self::download::{Download, Validators};
-pub use self::error::{Error, Item, LoginOrigin, Phase, Said, Target};
+pub use self::error::{Error, Item, LoginOrigin, Phase, Said, Target, Withheld};
 pub use self::reach::Reached;
 pub use self::resolve::{Documents, NoDocuments, Resolved};
+pub use self::trust::Trust;
 
 use self::address::{Scheme, Source};
 use self::auth::{Authenticator, Demand};

@@ -18,7 +18,7 @@ use ureq::{Agent, BodyReader};
 
 use super::address::{Origin, Scheme, redirected};
 use super::auth::Authorization;
-use super::error::{Error, Item, Phase, Said, Target};
+use super::error::{Error, Item, LoginOrigin, Phase, Said, Target, Withheld};
 use super::retry::retry_after;
 use crate::settings::{Host, Settings};
 
@@ -180,6 +180,7 @@ impl Transport {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 let Side { origin, target, .. } = side;
+                let was_shown = authorization.is_some();
                 let authorization = call.authorization.cloned();
                 Ok(Reply {
                     status: head.status,
@@ -187,6 +188,7 @@ impl Transport {
                     origin,
                     target,
                     authorization,
+                    was_shown,
                     body: body.into_reader(),
                     transport: self,
                 })
@@ -347,6 +349,8 @@ pub(super) struct Reply<'t> {
     pub(super) target: Target,
     /// What the first host of the redirects was shown.
     authorization: Option<Authorization>,
+    /// Whether the host that answered was shown it, too.
+    was_shown: bool,
     body: BodyReader<'static>,
     transport: &'t Transport,
 }
@@ -412,7 +416,7 @@ impl<'t> Reply<'t> {
     fn refusal(self) -> Error {
         let (host, target, status) = (self.host(), Box::new(self.target.clone()), self.status.as_u16());
         let retry_after = retry_after(&self.headers, SystemTime::now());
-        let authorization = self.authorization.clone();
+        let (authorization, was_shown) = (self.authorization.clone(), self.was_shown);
         let body = self.into_document(REFUSAL_LIMIT).unwrap_or_default();
         let mut detail = said(&body);
         // A host that repeats a secret does not get it printed.
@@ -422,7 +426,13 @@ impl<'t> Reply<'t> {
         match status {
             404 | 410 => Error::NotFound { host, target, detail },
             401 | 403 => {
-                let login = authorization.and_then(|authorization| authorization.login().cloned()).map(Box::new);
+                let login =
+                    authorization.and_then(|authorization| authorization.login().cloned()).map(|login| match login {
+                        LoginOrigin::Secret { id } if !was_shown => {
+                            Box::new(LoginOrigin::Withheld { id, reason: Withheld::OtherHost })
+                        }
+                        login => Box::new(login),
+                    });
                 Error::Unauthorized { host, target, login, detail }
             }
             429 => Error::RateLimited { host, target, retry_after, detail },

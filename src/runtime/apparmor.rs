@@ -3,12 +3,13 @@
 //! Gives the program that a process is about to run the profile that Docker loads for its containers, where AppArmor is
 //! on and that profile is there. Does nothing anywhere else, and never loads a profile: that is the host's business.
 
-use std::ffi::CStr;
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
 use rustix::io::Errno;
+
+use super::attribute;
+use super::sys::{self, EndSignal, Namespaces};
 
 /// Whether the kernel enforces AppArmor profiles.
 pub(super) fn is_on() -> bool {
@@ -19,29 +20,46 @@ fn says_yes(setting: &Path) -> bool {
     std::fs::read(setting).is_ok_and(|text| text.starts_with(b"Y"))
 }
 
+/// What came of asking for the profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// The next program will run under it.
+    Taken,
+    /// The host has none of the name.
+    NotLoaded,
+}
+
 /// Puts the next program of the calling process under `docker-default`. Allocates nothing.
 ///
 /// A host without that profile is no error: nobody has asked for one there.
-pub(super) fn change_on_exec() -> io::Result<()> {
-    let attribute = match open_attribute(c"/proc/self/attr/apparmor/exec") {
+pub(super) fn change_on_exec() -> io::Result<Profile> {
+    let attribute = match attribute::open(c"/proc/self/attr/apparmor/exec") {
         // The name before Linux 5.1, when there was one security module for all of these.
-        Err(Errno::NOENT) => open_attribute(c"/proc/self/attr/exec")?,
+        Err(Errno::NOENT) => attribute::open(c"/proc/self/attr/exec")?,
         attribute => attribute?,
     };
-    // What an image could put in the way of /proc would take the profile and do nothing.
-    if rustix::fs::fstatfs(&attribute)?.f_type != PROC_SUPER_MAGIC {
-        return Err(Errno::XDEV.into());
-    }
     match rustix::io::write(attribute, b"exec docker-default") {
-        Err(Errno::NOENT) => Ok(()),
-        result => Ok(result.map(drop)?),
+        Err(Errno::NOENT) => Ok(Profile::NotLoaded),
+        result => Ok(result.map(|_| Profile::Taken)?),
     }
 }
 
-fn open_attribute(path: &CStr) -> rustix::io::Result<std::os::fd::OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+/// What a step would get, tried in a process that runs no program. The list of profiles is for root's eyes only.
+pub(super) fn try_profile() -> io::Result<Profile> {
+    let child = sys::clone3(Namespaces::NONE, EndSignal::None, || match change_on_exec() {
+        Ok(Profile::Taken) => 0,
+        Ok(Profile::NotLoaded) => NOT_LOADED,
+        Err(error) => error.raw_os_error().filter(|errno| *errno != NOT_LOADED).unwrap_or(libc::EIO),
+    })?;
+    match sys::wait(&child.pidfd)?.code {
+        0 => Ok(Profile::Taken),
+        NOT_LOADED => Ok(Profile::NotLoaded),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
 }
+
+/// How the child of [`try_profile`] says that there is no profile: the error number that means so.
+const NOT_LOADED: i32 = libc::ENOENT;
 
 #[cfg(test)]
 mod tests {

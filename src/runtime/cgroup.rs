@@ -15,6 +15,7 @@ mod owner;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod usable;
 mod v1;
 mod v2;
 
@@ -26,10 +27,11 @@ use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
-pub(super) use error::Error;
+pub(super) use error::{Asked, Error};
+pub(super) use hierarchy::Controller;
+pub(super) use usable::Usable;
 
 use crate::limits::{Limits, Pids};
-use error::Asked;
 use hierarchy::{Hierarchies, Version};
 use owner::Owner;
 use plan::{Action, Look, Planned};

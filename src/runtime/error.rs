@@ -144,7 +144,7 @@ pub enum Error {
         source: io::Error,
     },
     /// There is no such program in the root.
-    #[error("{program}: not found in the root{}", searched(path.as_deref()))]
+    #[error("{program}: not found in the root file system{}", searched(path.as_deref()))]
     ProgramNotFound {
         /// The program as the plan names it.
         program: String,
@@ -310,6 +310,8 @@ stages! {
     Landlock: "keep the process to the programs of its root", "";
     /// The AppArmor profile.
     AppArmor: "put the process under the AppArmor profile docker-default", "";
+    /// The SELinux label.
+    Selinux: "give the process the SELinux label container_t", "ausearch -m avc says what was denied";
     /// The filter of system calls.
     Seccomp: "install the filter of system calls", "the kernel needs CONFIG_SECCOMP_FILTER";
     /// Supplementary groups.

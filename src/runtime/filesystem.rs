@@ -38,6 +38,11 @@ impl Context {
         Ok(fsconfig_set_flag(&self.fd, key)?)
     }
 
+    /// Sets the SELinux label of everything in it, if there is to be one.
+    pub(super) fn label(&self, label: Option<&CStr>) -> io::Result<()> {
+        label.map_or(Ok(()), |label| self.set(c"context", label))
+    }
+
     /// Makes the file system and mounts it, detached.
     pub(super) fn mount(&self, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
         fsconfig_create(&self.fd)?;

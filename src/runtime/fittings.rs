@@ -4,7 +4,7 @@
 //! child binds each part to its place), a `devpts` and the tmpfs of `/dev/shm`. Nothing of it is ever on disk. Attaches
 //! nothing.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +18,7 @@ use super::filesystem::{Context, INERT};
 use super::{Error, Overlaid};
 
 /// Name and device number of the nodes in `/dev`, all character devices that anyone may read and write.
-pub(super) const DEVICES: [(&std::ffi::CStr, u32, u32); 6] =
+pub(super) const DEVICES: [(&CStr, u32, u32); 6] =
     [(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
 
 /// Symbolic links in `/dev`.
@@ -66,56 +66,62 @@ pub(super) struct Fittings {
 }
 
 impl Fittings {
-    /// Makes them; `shm_size` is the size of `/dev/shm` in bytes.
-    pub(super) fn new(overlaid: &[Overlaid], shm_size: Option<u64>) -> Result<Self, Error> {
+    /// Makes them; `shm_size` is the size of `/dev/shm` in bytes, `label` the SELinux label of all they have.
+    pub(super) fn new(overlaid: &[Overlaid], shm_size: Option<u64>, label: Option<&CStr>) -> Result<Self, Error> {
         // Not `nodev`: the nodes bound from here must work. The copy that becomes `/dev` is made `nodev` by the child.
         // Nor `noexec`, as with Docker: a step's script may be one of the files in `/dev`.
-        let tmpfs = tmpfs(c"0755", c"64m", MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        // Docker gives both 64 MiB.
+        let tmpfs = Tmpfs { mode: c"0755", size: c"64m", attributes: nosuid, label, unswapped: false };
+        let shm_size = shm_size.and_then(|size| CString::new(size.to_string()).ok());
+        let shm_size = shm_size.as_deref().unwrap_or(tmpfs.size);
+        let shm = Tmpfs { mode: c"1777", size: shm_size, attributes: INERT, ..tmpfs }.mount()?;
+        let tmpfs = tmpfs.mount()?;
         let failed = |source| Error::FileSystem { kind: "tmpfs", said: "while filling it".to_owned(), source };
         let nodes = fill_dev(&tmpfs).map_err(failed)?;
         make_directory(&tmpfs, "empty").map_err(failed)?;
         let files = write_files(&tmpfs, overlaid).map_err(failed)?;
-        let shm_size =
-            shm_size.and_then(|size| CString::new(size.to_string()).ok()).unwrap_or_else(|| c"64m".to_owned());
-        Ok(Self { tmpfs, shm: self::tmpfs(c"1777", &shm_size, INERT)?, pts: devpts()?, nodes, files })
+        Ok(Self { tmpfs, shm, pts: devpts(label)?, nodes, files })
     }
 }
 
-/// A tmpfs. Docker gives `/dev` and `/dev/shm` 64 MiB.
-pub(super) fn tmpfs(
-    mode: &std::ffi::CStr,
-    size: &std::ffi::CStr,
-    attributes: MountAttrFlags,
-) -> Result<OwnedFd, Error> {
-    make(c"tmpfs", "tmpfs", |context| {
-        context.set(c"source", c"tmpfs")?;
-        context.set(c"mode", mode)?;
-        context.set(c"size", size)?;
-        context.mount(attributes)
-    })
+/// Memory as a file system.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tmpfs<'a> {
+    /// The mode of its root.
+    pub mode: &'a CStr,
+    /// How much fits: bytes, or with `m` or `%` behind the number.
+    pub size: &'a CStr,
+    /// What may be done there.
+    pub attributes: MountAttrFlags,
+    /// The SELinux label of everything in it.
+    pub label: Option<&'a CStr>,
+    /// Whether it is never to be swapped out to a disk, where the kernel can promise that: as root since Linux 6.4.
+    pub unswapped: bool,
 }
 
-/// A tmpfs that is never swapped out to a disk, where the kernel can promise that: as root since Linux 6.4.
-pub(super) fn unswapped_tmpfs(
-    mode: &std::ffi::CStr,
-    size: &std::ffi::CStr,
-    attributes: MountAttrFlags,
-) -> Result<OwnedFd, Error> {
-    make(c"tmpfs", "tmpfs", |context| {
-        context.set(c"source", c"tmpfs")?;
-        context.set(c"mode", mode)?;
-        context.set(c"size", size)?;
-        // Refused in a user namespace and unknown to older kernels: there it is for the host to have no swap, or to
-        // encrypt it.
-        let _ = context.flag(c"noswap");
-        context.mount(attributes)
-    })
+impl Tmpfs<'_> {
+    /// Mounts it, detached.
+    pub(super) fn mount(&self) -> Result<OwnedFd, Error> {
+        make(c"tmpfs", "tmpfs", |context| {
+            context.set(c"source", c"tmpfs")?;
+            context.set(c"mode", self.mode)?;
+            context.set(c"size", self.size)?;
+            context.label(self.label)?;
+            if self.unswapped {
+                // Refused in a user namespace and unknown to older kernels: there it is for the host to have no swap,
+                // or to encrypt it.
+                let _ = context.flag(c"noswap");
+            }
+            context.mount(self.attributes)
+        })
+    }
 }
 
 /// A `devpts` of its own. Its terminals belong to group 5, as everywhere, unless that id is not mapped.
-fn devpts() -> Result<OwnedFd, Error> {
+fn devpts(label: Option<&CStr>) -> Result<OwnedFd, Error> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let with = |group: Option<&std::ffi::CStr>| {
+    let with = |group: Option<&CStr>| {
         make(c"devpts", "devpts", |context| {
             context.set(c"source", c"devpts")?;
             context.flag(c"newinstance")?;
@@ -124,6 +130,7 @@ fn devpts() -> Result<OwnedFd, Error> {
             if let Some(group) = group {
                 context.set(c"gid", group)?;
             }
+            context.label(label)?;
             context.mount(attributes)
         })
     };
@@ -134,7 +141,7 @@ fn devpts() -> Result<OwnedFd, Error> {
 }
 
 fn make(
-    kind: &'static std::ffi::CStr,
+    kind: &'static CStr,
     name: &'static str,
     configure: impl Fn(&Context) -> io::Result<OwnedFd>,
 ) -> Result<OwnedFd, Error> {

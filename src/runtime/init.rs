@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
@@ -25,6 +25,7 @@ use super::mounts::Ready;
 use super::report::Report;
 use super::rootfs::Root;
 use super::seccomp::bpf::Instruction;
+use super::selinux::Labels;
 use super::sys::{self, CommandLine, EndSignal, Namespaces, Strings};
 use crate::limits::{self, Ulimit};
 
@@ -59,6 +60,8 @@ pub(super) struct Setup<'a> {
     pub confined: bool,
     /// Whether the program is to run under an AppArmor profile.
     pub apparmor: bool,
+    /// The SELinux labels of the program and its files, where they have any.
+    pub labels: Option<&'a Labels>,
     /// Attributes of the overlaid files' mounts, in order.
     pub file_attributes: Vec<MountAttrFlags>,
     /// Further paths below `/sys` to hide, which differ between machines.
@@ -240,10 +243,25 @@ fn mount_dev(setup: &Setup<'_>) -> Result<OwnedFd, Failure> {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
         mount => {
             let target = open_path(dev.as_fd(), c"mqueue").at(Stage::MessageQueues)?;
-            attach(mount.at(Stage::MessageQueues)?, target).at(Stage::MessageQueues)?;
+            let mount = mount.at(Stage::MessageQueues)?;
+            if let Some(labels) = setup.labels {
+                label_root(&mount, labels).at(Stage::MessageQueues)?;
+            }
+            attach(mount, target).at(Stage::MessageQueues)?;
         }
     }
     Ok(dev)
+}
+
+/// Labels the root of a file system that takes no label as an option: everyone's message queues have one policy.
+fn label_root(mount: &OwnedFd, labels: &Labels) -> io::Result<()> {
+    // A descriptor of a mount cannot be labelled, its path can; and this process goes to the new root before it ends here.
+    rustix::process::fchdir(mount)?;
+    match rustix::fs::setxattr(c".", c"security.selinux", labels.files.to_bytes_with_nul(), XattrFlags::empty()) {
+        // Then programs have no message queues, which few ever want.
+        Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 fn mount_proc(setup: &Setup<'_>) -> Result<(), Failure> {
@@ -417,6 +435,9 @@ fn become_the_process(setup: &Setup<'_>, stdin: &OwnedFd) -> Result<Infallible, 
     }
     if setup.apparmor {
         super::apparmor::change_on_exec().at(Stage::AppArmor)?;
+    }
+    if let Some(labels) = setup.labels {
+        super::selinux::change_on_exec(&labels.process).at(Stage::Selinux)?;
     }
     // Last of what takes descriptors, of which the process may get few.
     limit_resources(setup)?;

@@ -14,7 +14,7 @@
 //!    attaches the root and all the rest by descriptor, changes over to it, and starts the process itself (`init`). Where the
 //!    limits of the plan need a control group, it enters that before anything else (`cgroup`).
 //! 4. That one closes what it has of the builder's, gives up all but Docker's default capabilities (`privilege`), comes
-//!    under a filter of system calls (`seccomp`) and, on hosts that have one, a profile (`apparmor`), takes on its user
+//!    under a filter of system calls (`seccomp`) and, on hosts that have one, a profile or label (`apparmor`, `selinux`), takes on its user
 //!    and becomes the program (`program`).
 //! 5. The parent streams the output (`supervise`), and when pid 1 has ended, and with it every process, takes the root
 //!    apart.
@@ -25,6 +25,7 @@
 //! program. [`probe`] says what of it a host can do.
 
 mod apparmor;
+mod attribute;
 mod cancel;
 mod cgroup;
 mod error;
@@ -42,6 +43,7 @@ mod program;
 mod report;
 mod rootfs;
 mod seccomp;
+mod selinux;
 mod skeleton;
 mod supervise;
 mod sys;
@@ -245,10 +247,11 @@ fn run_to_the_end(plan: &Plan, talk: &Talk<'_>, cancel: &Cancel) -> Result<Outco
         let (reached, cpu) = (Reached::default(), Duration::ZERO);
         return Ok(Outcome { status: Status::Cancelled, reached, elapsed: start.elapsed(), cpu });
     }
-    let mut mounts = Mounts::open(plan)?;
+    let labels = selinux::labels(plan);
+    let mut mounts = Mounts::open(plan, labels.as_ref())?;
     let root = Root::prepare(plan, &mounts)?;
     mounts.place(&root)?;
-    let fittings = Fittings::new(&plan.overlaid, plan.limits.shm_size)?;
+    let fittings = Fittings::new(&plan.overlaid, plan.limits.shm_size, mounts.label())?;
     let group = Group::make(&plan.limits)?;
     let (pipes, writers) = Pipes::new()?;
     let (writers, way) = match talk {
@@ -299,6 +302,7 @@ fn set_up<'a>(
         mounts: &mounts.ready,
         confined,
         apparmor: confined && apparmor::is_on(),
+        labels: mounts.labels,
         file_attributes: plan
             .overlaid
             .iter()

@@ -4,7 +4,7 @@
 //! in the root it goes, and makes the places that are missing: in the root by the skeleton, in another mount where one
 //! lies in the other. Leaves nothing in the layer, and nothing of a secret on a disk. Attaches nothing: the child does.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,11 +16,13 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
 use super::filesystem::{INERT, clone_mount};
+use super::fittings::Tmpfs;
 use super::inside::{locate, make_directories, open_inside, relative};
 use super::overlay::{Changes, Overlay};
 use super::rootfs::Root;
+use super::selinux::Labels;
 use super::skeleton::{Kind, MountPoint, Skeleton};
-use super::{Error, Plan, fittings};
+use super::{Error, Plan};
 
 /// More mounts than this are refused: each of them takes descriptors.
 const MAX_MOUNTS: usize = 1000;
@@ -113,18 +115,21 @@ pub(super) struct Ready {
 pub(super) struct Mounts<'a> {
     /// Before [`Mounts::place`] in the plan's order, after it the shallowest first.
     pub ready: Vec<Ready>,
+    /// The run's SELinux labels.
+    pub labels: Option<&'a Labels>,
     plan: &'a Plan,
 }
 
 impl<'a> Mounts<'a> {
     /// Makes what is to be mounted ready.
-    pub(super) fn open(plan: &'a Plan) -> Result<Self, Error> {
+    pub(super) fn open(plan: &'a Plan, labels: Option<&'a Labels>) -> Result<Self, Error> {
         if plan.mounts.len() > MAX_MOUNTS {
             let problem = format!("a run cannot have {} mounts: the limit is {MAX_MOUNTS}", plan.mounts.len());
             return Err(Error::Plan { problem });
         }
-        let ready = plan.mounts.iter().enumerate().map(|(number, mount)| ready(plan, number, mount, &[]));
-        let mounts = Self { ready: ready.collect::<Result<_, _>>()?, plan };
+        let label = labels.map(|labels| labels.files.as_c_str());
+        let ready = plan.mounts.iter().enumerate().map(|(number, mount)| ready(plan, label, number, mount, &[]));
+        let mounts = Self { ready: ready.collect::<Result<_, _>>()?, labels, plan };
         mounts.check()?;
         Ok(mounts)
     }
@@ -142,6 +147,11 @@ impl<'a> Mounts<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The SELinux label of the run's file systems.
+    pub(super) fn label(&self) -> Option<&'a CStr> {
+        self.labels.map(|labels| labels.files.as_c_str())
     }
 
     /// The places that the root must have, in the plan's order.
@@ -178,6 +188,7 @@ impl<'a> Mounts<'a> {
 
     /// Gives the mount number `outer` the places that it lacks.
     fn make_room(&mut self, outer: usize, inner: &[MountPoint]) -> Result<(), Error> {
+        let label = self.label();
         let Some(ready) = self.ready.get_mut(outer) else { return Ok(()) };
         let shown = ready.part.as_ref().unwrap_or(&ready.mount);
         let failed = |path: &Path, source: io::Error| Error::Inside {
@@ -207,7 +218,7 @@ impl<'a> Mounts<'a> {
         let number = ready.number;
         match self.plan.mounts.get(number) {
             Some(mount @ Mount { source: Source::Layers { .. }, .. }) => {
-                let again = self::ready(self.plan, number, mount, &missing)?;
+                let again = self::ready(self.plan, label, number, mount, &missing)?;
                 ready.mount = again.mount;
                 ready.part = again.part;
             }
@@ -236,7 +247,13 @@ fn make_point(root: &OwnedFd, point: &MountPoint) -> io::Result<()> {
 }
 
 /// Makes one mount ready; `inner` are places that its layers lack, relative to what is shown of them.
-fn ready(plan: &Plan, number: usize, mount: &Mount, inner: &[MountPoint]) -> Result<Ready, Error> {
+fn ready(
+    plan: &Plan,
+    label: Option<&CStr>,
+    number: usize,
+    mount: &Mount,
+    inner: &[MountPoint],
+) -> Result<Ready, Error> {
     let target = &mount.target;
     let climbs = target.components().any(|component| component == Component::ParentDir);
     if climbs || !target.is_absolute() || target.file_name().is_none() {
@@ -249,17 +266,19 @@ fn ready(plan: &Plan, number: usize, mount: &Mount, inner: &[MountPoint]) -> Res
     let (opened, part, kind) = match &mount.source {
         Source::Host(path) => of_host(target, path)?,
         Source::Layers { lowers, path, scratch } => {
-            let layers = LayersToShow { lowers, path: relative(path), scratch, writable: mount.writable };
+            let layers = LayersToShow { lowers, path: relative(path), scratch, writable: mount.writable, label };
             layers.open(plan, target, inner)?
         }
         Source::Memory { size } => {
             attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID;
             let size = size.map_or_else(|| Ok(c"50%".to_owned()), |size| c_string(Path::new(&size.to_string())))?;
-            (fittings::tmpfs(c"1777", &size, attributes & !MountAttrFlags::MOUNT_ATTR_RDONLY)?, None, Kind::Memory)
+            let attributes = attributes & !MountAttrFlags::MOUNT_ATTR_RDONLY;
+            let tmpfs = Tmpfs { mode: c"1777", size: &size, attributes, label, unswapped: false };
+            (tmpfs.mount()?, None, Kind::Memory)
         }
         Source::Secret { content, mode, uid, gid } => {
             attributes |= INERT;
-            let (tmpfs, file) = secret(target, content, *mode, (*uid, *gid))?;
+            let (tmpfs, file) = secret(target, content, *mode, (*uid, *gid), label)?;
             (tmpfs, Some(file), Kind::File)
         }
     };
@@ -296,6 +315,7 @@ struct LayersToShow<'a> {
     path: &'a Path,
     scratch: &'a Path,
     writable: bool,
+    label: Option<&'a CStr>,
 }
 
 impl LayersToShow<'_> {
@@ -340,7 +360,7 @@ impl LayersToShow<'_> {
         if let (Some(changes), Some(first)) = (changes, stack.first()) {
             super::rootfs::dress_upper(changes.upper, Some(first))?;
         }
-        Overlay { lowers, changes, userxattr: plan.userxattr }.mount()
+        Overlay { lowers, changes, userxattr: plan.userxattr, label: self.label }.mount()
     }
 
     /// An empty directory for the kernel's own use: what another overlay left in it would be refused.
@@ -365,10 +385,17 @@ impl LayersToShow<'_> {
 }
 
 /// A tmpfs of its own with one file.
-fn secret(target: &Path, content: &[u8], mode: u32, (uid, gid): (u32, u32)) -> Result<(OwnedFd, OwnedFd), Error> {
+fn secret(
+    target: &Path,
+    content: &[u8],
+    mode: u32,
+    (uid, gid): (u32, u32),
+    label: Option<&CStr>,
+) -> Result<(OwnedFd, OwnedFd), Error> {
     // What a page holds and no more: the size counts in pages.
     let size = content.len().saturating_add(65536);
-    let tmpfs = fittings::unswapped_tmpfs(c"0755", &c_string(Path::new(&size.to_string()))?, INERT)?;
+    let size = c_string(Path::new(&size.to_string()))?;
+    let tmpfs = Tmpfs { mode: c"0755", size: &size, attributes: INERT, label, unswapped: true }.mount()?;
     let failed = |source: io::Error| Error::FileSystem {
         kind: "tmpfs",
         said: "while writing a secret to it".to_owned(),

@@ -4,7 +4,7 @@
 //! kernel as a short path of a descriptor, so neither the length nor the spelling of host paths matters, and none shows
 //! inside. Device files on the overlay are dead (`nodev`): a process may make them, as in Docker, but not open them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,6 +29,8 @@ pub(super) struct Overlay<'a> {
     pub changes: Option<Changes<'a>>,
     /// Whether the overlay's records are `user.overlay.…`.
     pub userxattr: bool,
+    /// The SELinux label of everything in it, in place of those that its files have on disk.
+    pub label: Option<&'a CStr>,
 }
 
 /// Where an overlay keeps what changes.
@@ -90,6 +92,7 @@ impl Overlay<'_> {
             if self.changes.is_some() {
                 context.flag(c"volatile")?;
             }
+            context.label(self.label)?;
             context.mount(MountAttrFlags::MOUNT_ATTR_NODEV)
         };
         Ok(settings())
@@ -147,6 +150,10 @@ impl Overlay<'_> {
         }
         data.push_str(",index=off,metacopy=off");
         data.push_str(if self.userxattr { ",userxattr" } else { ",redirect_dir=nofollow" });
+        if let Some(label) = self.label {
+            // In quotes, because there is a comma between its categories.
+            let _ = write!(data, ",context=\"{}\"", label.to_string_lossy());
+        }
         data
     }
 
@@ -207,8 +214,12 @@ mod tests {
             std::fs::create_dir(&upper).unwrap();
             std::fs::create_dir(&work).unwrap();
             let lowers = layers.iter().map(PathBuf::as_path).collect();
-            let mount =
-                way(&Overlay { lowers, changes: Some(Changes { upper: &upper, work: &work }), userxattr: false });
+            let mount = way(&Overlay {
+                lowers,
+                changes: Some(Changes { upper: &upper, work: &work }),
+                userxattr: false,
+                label: None,
+            });
             let at = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
             assert_eq!(std::fs::read_to_string(at.join("top")).unwrap(), "0", "way {n}");
             assert_eq!(std::fs::read_dir(&at).unwrap().count(), 301, "way {n}");

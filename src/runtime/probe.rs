@@ -3,8 +3,12 @@
 //! Looks at the kernel and its settings, gives a list of [`Finding`]s, each with the command that mends it. Changes
 //! nothing, needs no privilege, and can be asked for before or after [`enter`](super::userns::enter).
 
+mod confinement;
+mod limits;
+
 use std::fs;
 
+use super::cgroup::Usable;
 use super::idmap::{ranges, user_name};
 use super::sys::{self, EndSignal, Namespaces};
 use super::userns;
@@ -46,8 +50,11 @@ pub fn probe() -> Vec<Finding> {
         user_namespaces(),
         ids(),
         overlay(&filesystems, &release),
-        cgroups(),
-        seccomp(fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").ok().as_deref()),
+        limits::cgroups(&Usable::here(), rustix::process::geteuid().is_root()),
+        confinement::seccomp(fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").ok().as_deref()),
+        confinement::landlock(sys::landlock_version()),
+        confinement::security_module(),
+        git(in_path("git")),
     ]
 }
 
@@ -145,6 +152,19 @@ fn in_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
+fn git(is_there: bool) -> Finding {
+    const NAME: &str = "git";
+    if is_there {
+        return finding(NAME, Condition::Fine, "repositories can be contexts and sources of ADD", None);
+    }
+    finding(
+        NAME,
+        Condition::Degraded,
+        "not installed: a build with a repository as its context, or in ADD, fails",
+        Some("apt-get install git (Fedora: dnf install git)"),
+    )
+}
+
 fn overlay(filesystems: &str, release: &str) -> Finding {
     const NAME: &str = "overlay";
     if filesystems.lines().any(|line| line.split_whitespace().next_back() == Some("overlay")) {
@@ -162,36 +182,6 @@ fn overlay(filesystems: &str, release: &str) -> Finding {
         "the kernel does not list it",
         Some("modprobe overlay, or a kernel with CONFIG_OVERLAY_FS"),
     )
-}
-
-fn cgroups() -> Finding {
-    const NAME: &str = "cgroups";
-    if fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false) {
-        return finding(NAME, Condition::Fine, "version 2", None);
-    }
-    finding(
-        NAME,
-        Condition::Degraded,
-        "version 2 is not mounted at /sys/fs/cgroup: limits on memory, processors and processes work through version 1 \
-         at most",
-        Some("boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line"),
-    )
-}
-
-fn seccomp(actions: Option<&str>) -> Finding {
-    const NAME: &str = "seccomp";
-    let wanted = ["kill_process", "errno", "allow"];
-    match actions {
-        Some(actions) if wanted.iter().all(|action| actions.split_whitespace().any(|had| had == *action)) => {
-            finding(NAME, Condition::Fine, "filters are available", None)
-        }
-        _ => finding(
-            NAME,
-            Condition::Missing,
-            "the kernel has no filters of system calls",
-            Some("a kernel with CONFIG_SECCOMP_FILTER"),
-        ),
-    }
 }
 
 #[cfg(test)]
@@ -214,8 +204,13 @@ mod tests {
     #[test]
     fn everything_that_is_not_fine_says_what_to_do() {
         let found = probe();
-        assert_eq!(found.len(), 6);
-        for finding in found.iter().chain([&ids_finding(1, "alice"), &seccomp(None), &overlay("", "none")]) {
+        assert_eq!(found.len(), 9);
+        for finding in found.iter().chain([
+            &ids_finding(1, "alice"),
+            &confinement::seccomp(None),
+            &git(false),
+            &overlay("", "none"),
+        ]) {
             assert!(finding.condition == Condition::Fine || finding.remedy.is_some(), "{finding:?}");
         }
     }

@@ -44,6 +44,7 @@ pub(super) fn explain(plan: &Plan, root: impl AsFd, tried: Option<&CStr>, source
         return Error::ProgramNotFound { program, path };
     };
     let head = read_head(root, &plan.cwd.join(OsStr::from_bytes(tried.to_bytes())));
+    let is_no_file = head.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
     match source.raw_os_error() {
         Some(libc::ENOENT) => match head.ok().as_deref().and_then(interpreter) {
             Some(interpreter) => Error::InterpreterNotFound { program, interpreter },
@@ -51,6 +52,7 @@ pub(super) fn explain(plan: &Plan, root: impl AsFd, tried: Option<&CStr>, source
         },
         errno => {
             let problem = match errno {
+                Some(libc::EACCES) if is_no_file => "it is not a file".to_owned(),
                 Some(libc::EACCES) => "it is not executable for this user".to_owned(),
                 Some(libc::ENOEXEC) => format_problem(head.ok().as_deref()),
                 Some(libc::E2BIG) => "arguments and environment are larger than the kernel takes".to_owned(),

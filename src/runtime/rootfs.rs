@@ -4,7 +4,7 @@
 //! root before anything runs there, so that no link in the image can lead a mount astray. Leaves nothing in the upper
 //! directory but a working directory that was missing. Clears the work directory when it is done.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -62,7 +62,7 @@ impl Root {
             Skeleton { directory: bottom }.bottom(&expected_missing)?;
             stack.push(bottom);
         }
-        let mut mount = overlay(plan, &stack, &upper, &work.make("overlay")?)?;
+        let mut mount = overlay(plan, &stack, &upper, &work.make("overlay")?, mounts.label())?;
         let mut locations = locate_all(&mount, &points)?;
         if locations.iter().any(|location| location.kind.is_none()) {
             let top = work.make("top")?;
@@ -70,7 +70,7 @@ impl Root {
             stack.insert(0, &top);
             // The upper directory serves one overlay at a time, and a volatile one leaves its records used up.
             drop(mount);
-            mount = overlay(plan, &stack, &upper, &work.make("second-overlay")?)?;
+            mount = overlay(plan, &stack, &upper, &work.make("second-overlay")?, mounts.label())?;
             locations = locate_all(&mount, &points)?;
         }
         let mut targets = Vec::with_capacity(points.len());
@@ -101,8 +101,9 @@ impl Root {
     }
 }
 
-fn overlay(plan: &Plan, lowers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd, Error> {
-    Overlay { lowers: lowers.to_vec(), changes: Some(Changes { upper, work }), userxattr: plan.userxattr }.mount()
+fn overlay(plan: &Plan, lowers: &[&Path], upper: &Path, work: &Path, label: Option<&CStr>) -> Result<OwnedFd, Error> {
+    let changes = Some(Changes { upper, work });
+    Overlay { lowers: lowers.to_vec(), changes, userxattr: plan.userxattr, label }.mount()
 }
 
 /// The mount points that the lowest layer does not have, where nearly every image that has them has them.

@@ -190,6 +190,18 @@ pub(super) fn seccomp(program: &[Instruction]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0_u32, &raw const filter) })
 }
 
+/// The oldest version of Landlock that can allow files to be renamed, of Linux 5.19.
+pub(super) const OLDEST_LANDLOCK: i64 = 2;
+
+/// Which version of Landlock the kernel has. `ENOSYS` where it has none, `EOPNOTSUPP` where it is turned off.
+pub(super) fn landlock_version() -> io::Result<i64> {
+    const VERSION: u32 = 1;
+    let nothing = std::ptr::null::<u64>();
+    // SAFETY: the question for the version takes no attributes.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+    check(version).map(|()| version)
+}
+
 /// Lets the calling thread and everything it starts execute only files in the directory given and below, whatever
 /// mounts are there; renaming and linking across directories stays allowed there. Keeps them, where the kernel can (since
 /// Linux 6.12), from abstract sockets of others, which a shared network namespace has in common.
@@ -197,7 +209,6 @@ pub(super) fn seccomp(program: &[Instruction]) -> io::Result<()> {
 /// `ENOSYS` or `EOPNOTSUPP` where the kernel has no Landlock, or one that could not allow the renaming (before Linux
 /// 5.19). Needs `CAP_SYS_ADMIN` in the user namespace.
 pub(super) fn restrict_execution(directory: impl AsFd) -> io::Result<()> {
-    const VERSION: u32 = 1;
     const PATH_BENEATH: u32 = 1;
     /// `LANDLOCK_ACCESS_FS_EXECUTE` and `…_REFER`.
     const ACCESS: u64 = 1 | 1 << 13;
@@ -208,18 +219,16 @@ pub(super) fn restrict_execution(directory: impl AsFd) -> io::Result<()> {
         allowed_access: u64,
         parent_fd: RawFd,
     }
-    let create = |attributes: &[u64], flags: u32| {
-        let pointer = if attributes.is_empty() { std::ptr::null() } else { attributes.as_ptr() };
-        // SAFETY: the kernel reads a `landlock_ruleset_attr` of the size given, which has the fields in this order; the
-        // question for the version takes none.
-        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, pointer, size_of_val(attributes), flags) }
+    let create = |attributes: &[u64]| {
+        let size = size_of_val(attributes);
+        // SAFETY: the kernel reads a `landlock_ruleset_attr` of the size given, which has the fields in this order.
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size, 0_u32) }
     };
-    let version = create(&[], VERSION);
-    check(version)?;
+    let version = landlock_version()?;
     let ruleset = match version {
-        ..2 => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-        2..6 => create(&[ACCESS], 0),
-        _ => create(&[ACCESS, 0, SOCKETS], 0),
+        ..OLDEST_LANDLOCK => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        OLDEST_LANDLOCK..6 => create(&[ACCESS]),
+        _ => create(&[ACCESS, 0, SOCKETS]),
     };
     check(ruleset)?;
     let ruleset = RawFd::try_from(ruleset).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;

@@ -201,7 +201,9 @@ fn a_full_disk() {
         let build = context.build([shared().base_argument(), context.layout_output("image")]);
         let build = build.env("STRATA_ROOT", workspace.state());
         let finished = build.run();
-        let finished = if recipe.contains("RUN") { finished.fails(1, &[]) } else { finished.fails(3, &[]) };
+        let finished =
+            if recipe.contains("RUN") { finished.fails(1, &["is full"]) } else { finished.fails(3, &["is full"]) };
+        assert!(finished.stderr.contains("STRATA_ROOT"), "{}", finished.describe());
         assert!(finished.stderr.contains("No space left on device"), "{}", finished.describe());
         assert!(!context.out("image").exists());
         context.assert_nothing_left();

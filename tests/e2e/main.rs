@@ -24,6 +24,10 @@ mod cases;
 mod contexts;
 // Repositories over every protocol, archives of every kind, and what of them is fetched once only.
 mod sources;
+// Secrets that authenticate what is fetched, and where they never are.
+mod authentication;
+// What is said of a step that cannot be done.
+mod step_errors;
 // What is not done again.
 mod cache;
 // What is done at the same time, and what only once.

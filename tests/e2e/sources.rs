@@ -57,7 +57,7 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
 }
 
 /// What [`repositories`] made.
-struct Made {
+pub(crate) struct Made {
     /// The commit of `main`.
     main: String,
     /// The commit that the tag `v1` is of.
@@ -67,7 +67,7 @@ struct Made {
 }
 
 /// Repositories below `root`: `sub.git`, and `top.git` which has it as its submodule `module`, and two commits.
-fn repositories(root: &Path) -> Made {
+pub(crate) fn repositories(root: &Path) -> Made {
     for name in ["sub", "top"] {
         fs::create_dir_all(root.join(name)).unwrap();
         git(&root.join(name), &["init", "-q", "."]);
@@ -232,31 +232,118 @@ fn repositories_come_over_ssh() {
     workspace.assert_nothing_left();
 }
 
-#[test]
-fn files_come_over_https() {
+/// Serves a directory over https with a certificate of an authority that nobody knows; gives the server, its address and
+/// the authority's certificate.
+fn https(root: &Path) -> (Server, String, PathBuf) {
     const SERVE: &str = "import http.server,ssl,sys\nc=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
         c.load_cert_chain('server.pem','server.key')\nh,p=sys.argv[1].split(':')\n\
         s=http.server.ThreadingHTTPServer((h,int(p)),http.server.SimpleHTTPRequestHandler)\n\
         s.socket=c.wrap_socket(s.socket,server_side=True,do_handshake_on_connect=False)\ns.serve_forever()\n";
-    let workspace = Workspace::new();
-    let root = workspace.path().join("tls");
-    fs::create_dir(&root).unwrap();
-    let openssl = |arguments: &str| run(Command::new("openssl").args(arguments.split(' ')).current_dir(&root));
+    let openssl = |arguments: &str| run(Command::new("openssl").args(arguments.split(' ')).current_dir(root));
     let curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(&format!("req -x509 {curve} -keyout ca.key -out ca.pem -subj /CN=test-authority -days 2"));
     openssl(&format!("req {curve} -keyout server.key -out server.csr -subj /CN=127.0.0.1"));
     fs::write(root.join("names"), "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n").unwrap();
     openssl("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names");
-    fs::write(root.join("a.txt"), "a\n").unwrap();
     let address = free_address();
     let mut python = Command::new("python3");
-    python.args(["-c", SERVE, &address]).current_dir(&root);
-    let _server = Server::start(python, &address);
+    python.args(["-c", SERVE, &address]).current_dir(root);
+    (Server::start(python, &address), address, root.join("ca.pem"))
+}
+
+#[test]
+fn files_come_over_https() {
+    let workspace = Workspace::new();
+    let root = workspace.path().join("tls");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("a.txt"), "a\n").unwrap();
+    let (_server, address, ca) = https(&root);
     workspace.dockerfile(&format!("FROM scratch\nADD https://{address}/a.txt /\n"));
-    fails(&workspace, &[], 3, &[&address, "Dockerfile:2"]);
-    let trust = format!("[registry.\"{address}\"]\nca = \"{}\"\n", root.join("ca.pem").display());
+    fails(&workspace, &[], 3, &[&address, "Dockerfile:2:5"]);
+    let trust = format!("[registry.\"{address}\"]\nca = \"{}\"\n", ca.display());
     fs::write(workspace.path().join("config.toml"), trust).unwrap();
     assert_eq!(built(&workspace, &[]).text("a.txt"), "a\n");
+}
+
+#[test]
+fn git_trusts_whom_the_settings_trust() {
+    let workspace = Workspace::new();
+    let root = workspace.path().join("tls");
+    fs::create_dir(&root).unwrap();
+    repositories(&root);
+    let (_server, address, ca) = https(&root);
+    workspace.dockerfile(&format!("FROM scratch\nADD https://{address}/top.git#main:dir /d/\n"));
+    fails(&workspace, &[], 3, &[&address, "Dockerfile:2:5", "certificate", "`ca`"]);
+    let context = workspace.context();
+    let context = context.to_str().unwrap();
+    let settings = workspace.path().join("config.toml");
+    let table = format!("[registry.\"{address}\"]\n");
+    for (text, variable) in [
+        (format!("{table}ca = \"{}\"\n", ca.display()), None),
+        (format!("{table}insecure = true\n"), None),
+        (String::new(), Some("SSL_CERT_FILE")),
+        (String::new(), Some("GIT_SSL_CAINFO")),
+    ] {
+        let _ = (fs::remove_dir_all(workspace.state()), fs::remove_dir_all(workspace.out("image")));
+        fs::write(&settings, &text).unwrap();
+        let mut strata = build(&workspace, &[], context);
+        if let Some(name) = variable {
+            strata = strata.env(name, &ca);
+        }
+        strata.run().success();
+        assert_eq!(image(&workspace).text("d/a.txt"), "second\n", "{text} {variable:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_fetched_is_said_in_its_place() {
+    let workspace = Workspace::new();
+    let (root, server) = served(&workspace);
+    repositories(&root);
+    fs::write(root.join("a.txt"), "a\n").unwrap();
+    let (file, top, closed) = (server.url("/files/a.txt"), server.url("/files/top.git"), free_address());
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let right = crate::layout::sha256(b"a\n");
+    let rows = [
+        ("ADD http://no-such-host.invalid/x /".to_owned(), 3, 5, vec!["there is no host no-such-host.invalid"]),
+        (format!("ADD http://{closed}/x /"), 3, 5, vec!["cannot connect to", "https_proxy"]),
+        (format!("ADD {} /", server.url("/files/none")), 1, 5, vec!["has no http", "look at the path"]),
+        (
+            format!("ADD {} /", server.url("/private/a.txt")),
+            1,
+            5,
+            vec!["refuses access", "id=HTTP_AUTH_TOKEN_127.0.0.1"],
+        ),
+        (format!("ADD {} /", server.url("/cut/a.txt")), 1, 5, vec!["broke"]),
+        (format!("ADD --checksum={wrong} {file} /"), 1, 5, vec!["has the digest", &right, &wrong, "expect sha256"]),
+        (format!("ADD --chown=1 {file} \\\n  {} /d/", server.url("/files/none")), 1, 3, vec!["has no http"]),
+        ("ADD http://no-such-host.invalid/x.git /".to_owned(), 3, 5, vec!["Could not resolve", "https_proxy"]),
+        (format!("ADD http://{closed}/x.git /"), 3, 5, vec!["git could not ask", &closed]),
+        (format!("ADD {} /", server.url("/files/none.git")), 1, 5, vec!["none.git", "not found"]),
+        (
+            format!("ADD {} /", server.url("/private/top.git")),
+            1,
+            5,
+            vec!["refuses access", "id=GIT_AUTH_TOKEN.127.0.0.1:"],
+        ),
+        (format!("ADD {top}#nope /"), 1, 5, vec!["no branch, tag or ref \"nope\"", "git ls-remote"]),
+        (format!("ADD {top}#main:nope /"), 1, 5, vec!["no directory \"nope\"", "from the root of the repository"]),
+    ];
+    for (line, code, column, needles) in rows {
+        workspace.dockerfile(&format!("FROM scratch\n{line}\n"));
+        let place = format!("Dockerfile:{}:{column}", 1 + line.lines().count());
+        let finished = fails(&workspace, &[], code, &[&needles[..], &[place.as_str()]].concat());
+        assert!(finished.stderr.contains("^^"), "{}", finished.describe());
+    }
+    workspace.dockerfile(&format!("FROM scratch\nADD {top} /\n"));
+    let context = workspace.context();
+    let context = context.to_str().unwrap();
+    let needles = ["the program git", "not installed", "apt-get install git", "Dockerfile:2:5"];
+    build(&workspace, &[], context).env("PATH", "/no/such/directory").run().fails(3, &needles);
+    build(&workspace, &[], &top).env("PATH", "/no/such/directory").run().fails(3, &["apt-get install git"]);
+    build(&workspace, &[], &format!("{top}#nope")).run().fails(1, &["no branch", "hint: git ls-remote"]);
+    fs::remove_dir_all(root.join("sub.git")).unwrap();
+    fails(&workspace, &[], 1, &["fetch the submodules of", "sub.git", "submodules=false", "Dockerfile:2:5"]);
 }
 
 #[test]

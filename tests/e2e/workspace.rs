@@ -249,6 +249,12 @@ impl Strata {
         self
     }
 
+    /// Gives it one more argument, before all that it has but the command.
+    pub(crate) fn arg(mut self, argument: &str) -> Self {
+        self.arguments.insert(1, argument.into());
+        self
+    }
+
     /// Runs it to its end.
     pub(crate) fn run(&self) -> Finished {
         self.start().wait()

@@ -106,7 +106,7 @@ impl Stage<'_> {
     /// because a file that nobody may write to takes none; times last.
     pub(super) fn finish_file(&self, file: &File, path: &Path, meta: &Meta) -> Result<(), Error> {
         let (uid, gid) = ids(meta);
-        rustix::fs::fchown(file, uid, gid).map_err(io::Error::from).map_err(fail(path, "setting its owner"))?;
+        rustix::fs::fchown(file, uid, gid).map_err(owner_failed(path, meta))?;
         self.set_xattrs(At::Descriptor(file.as_fd()), path, meta)?;
         let mode = Mode::from_raw_mode(meta.mode & 0o7777);
         rustix::fs::fchmod(file, mode).map_err(io::Error::from).map_err(fail(path, "setting its mode"))?;
@@ -116,9 +116,7 @@ impl Stage<'_> {
     /// The same for what cannot be opened; a link has no bits.
     fn finish_path(&self, place: &Path, path: &Path, meta: &Meta, has_mode: bool) -> Result<(), Error> {
         let (uid, gid) = ids(meta);
-        rustix::fs::chownat(CWD, place, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io::Error::from)
-            .map_err(fail(path, "setting its owner"))?;
+        rustix::fs::chownat(CWD, place, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(owner_failed(path, meta))?;
         self.set_xattrs(At::Path(place), path, meta)?;
         if has_mode {
             rustix::fs::chmodat(CWD, place, Mode::from_raw_mode(meta.mode & 0o7777), AtFlags::empty())
@@ -173,6 +171,16 @@ fn read_error(path: &Path, source: io::Error) -> Error {
 /// Makes a file where there is none.
 pub(super) fn create(place: &PathBuf, path: &Path) -> Result<File, Error> {
     File::options().write(true).create_new(true).mode(0o600).open(place).map_err(fail(path, "making a file"))
+}
+
+/// Why a file did not get its owner: an id that is not mapped is no valid argument.
+fn owner_failed<'a>(path: &'a Path, meta: &'a Meta) -> impl FnOnce(rustix::io::Errno) -> Error + use<'a> {
+    move |errno| match errno {
+        rustix::io::Errno::INVAL => {
+            Error::Owner { path: path.to_owned(), uid: meta.uid, gid: meta.gid, source: errno.into() }
+        }
+        errno => fail(path, "setting its owner")(errno.into()),
+    }
 }
 
 fn ids(meta: &Meta) -> (Option<Uid>, Option<Gid>) {

@@ -256,6 +256,37 @@ fn what_version_two_cannot_do_is_said() {
 }
 
 #[test]
+fn what_is_usable_is_decided_as_for_a_run() {
+    let all = "cpuset cpu io memory pids";
+    let usable = |hierarchies: &Hierarchies, tree: &Tree| {
+        let usable = Usable::of(hierarchies, tree);
+        let words = usable.controllers.iter().map(|(controller, outcome)| {
+            let outcome = outcome.as_ref().map_or_else(|error| format!("{error:?}"), |()| "yes".to_owned());
+            format!("{controller}: {}", outcome.split(' ').next().unwrap_or_default())
+        });
+        format!("{}; {}", usable.versions, words.collect::<Vec<_>>().join(", "))
+    };
+    let tree = Tree::default().group("/cg", all, "", "1\n77\n");
+    assert_eq!(usable(&unified("/cg"), &tree), "version 2; memory: yes, cpu: yes, pids: yes");
+    // What systemd delegates to users where nobody has said more.
+    let tree = Tree::default()
+        .group("/cg", all, all, "")
+        .group("/cg/user", "memory pids", "memory pids", "")
+        .group("/cg/user/scope", "memory pids", "", "76\n77\n")
+        .closed(&["/cg"]);
+    assert_eq!(usable(&unified("/cg/user/scope"), &tree), "version 2; memory: yes, cpu: NotDelegated, pids: yes");
+    let one = Hierarchies { v1: vec![hierarchy("/one", "/one", &[Controller::Memory])], v2: None };
+    let tree = Tree::default().file("/one/cgroup.procs", "1\n");
+    assert_eq!(usable(&one, &tree), "version 1; memory: yes, cpu: NoController, pids: NoController");
+    assert_eq!(
+        usable(&one, &tree.closed(&["/one"])),
+        "version 1; memory: VersionOne, cpu: NoController, pids: NoController"
+    );
+    let nothing = usable(&Hierarchies::default(), &Tree::default());
+    assert_eq!(nothing, "none; memory: NoController, cpu: NoController, pids: NoController");
+}
+
+#[test]
 fn a_named_parent_is_made_and_told_to_hand_down() {
     let all = "cpuset cpu io memory pids";
     let named = |limits: Limits| Limits { cgroup_parent: Some("a/b".into()), ..limits };

@@ -1,7 +1,8 @@
-//! Secrets of the command line: where each one is kept, and its value when a step needs it.
+//! Secrets of the command line: where each one is kept, and its value when it is needed.
 //!
-//! Takes `--secret` as typed, gives values by id. Holds no value itself: a file or variable is read for the step that
-//! mounts it and forgotten with it, so that printing, hashing or storing anything here can leak nothing.
+//! Takes `--secret` as typed, gives values by id: to the step that mounts one, and to what fetches from the host that one is
+//! for. Holds no value itself: a file or variable is read when it is needed and forgotten with that, so that printing,
+//! hashing or storing anything here can leak nothing.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -112,7 +113,7 @@ impl Secrets {
     ///
     /// # Errors
     /// [`Error::Read`] or [`Error::TooLarge`].
-    pub(super) fn value(&self, id: &str) -> Result<Option<Vec<u8>>, Error> {
+    pub fn value(&self, id: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = match self.0.get(id) {
             None => return Ok(None),
             Some(Place::Variable { name, .. }) => {
