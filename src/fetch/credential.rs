@@ -29,6 +29,9 @@ fn name(host: &str) -> &str {
     }
 }
 
+/// Makes the header that a host is shown of what a secret says.
+type Header = fn(&str) -> String;
+
 impl Fetcher<'_> {
     /// What is shown to the host of a file. A token comes before a header, as in BuildKit.
     pub(super) fn credential_for_file(&self, address: &str) -> Result<Option<Credential>, Error> {
@@ -54,7 +57,7 @@ impl Fetcher<'_> {
     }
 
     /// The first secret that is there and says anything: scripts give an empty one for "none".
-    fn first_of(&self, candidates: &[(String, fn(&str) -> String)]) -> Result<Option<Credential>, Error> {
+    fn first_of(&self, candidates: &[(String, Header)]) -> Result<Option<Credential>, Error> {
         for (id, header) in candidates {
             let Some(value) = self.secrets.value(id)? else { continue };
             let no_header = || Error::NoHeader { id: id.clone() };
