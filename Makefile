@@ -1,7 +1,7 @@
 # The tasks of a developer. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check bench fuzz clean
+.PHONY: help setup build demo test soak check bench fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +19,9 @@ demo: ## build two example images with base images made here (the first run take
 
 test: setup ## run every test
 	@scripts/test
+
+soak: setup ## a thousand steps and fifty kills: nothing may be left, nothing may grow (SOAK=STEPS,KILLS)
+	STRATA_SOAK="$${SOAK:-1000,50}" cargo test --test e2e soak:: -- --nocapture --test-threads=1
 
 check: ## what a change must pass before it is looked at: format and lints
 	cargo fmt --check

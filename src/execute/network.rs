@@ -1,7 +1,8 @@
 //! The network of each step, and the files in `/etc` that go with it.
 //!
 //! Takes what a step asks for, gives what the sandbox is told. A step that asks for nothing in particular gets the
-//! build's private network; where there is none it gets the host's, and that is said once.
+//! build's private network; where there is none it gets the host's, and that is said once. Where there was one and it
+//! broke, steps stay in it: what a step may have brought about must not lead to a network with more in it.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -53,7 +54,14 @@ impl Networks {
 
     /// Looks, after a step, whether its network held.
     pub(super) fn check(&self, network: &Network, reporter: &Reporter) {
-        if let (Network::Shared(_), Err(reason)) = (network, self.private.namespace()) {
+        if !matches!(network, Network::Shared(_)) {
+            return;
+        }
+        if let Some(reason) = self.private.broken() {
+            self.warn_once(reporter, || {
+                format!("the private network of this build broke; from here on, nothing leads out of it: {reason}")
+            });
+        } else if let Err(reason) = self.private.namespace() {
             self.tell(&reason, reporter);
         }
     }
@@ -65,13 +73,14 @@ impl Networks {
 
     fn tell(&self, reason: &Unavailable, reporter: &Reporter) {
         // Who turned it off knows.
-        if !matches!(reason, Unavailable::Off) && !self.told.swap(true, Ordering::Relaxed) {
-            reporter.warning(match reason {
-                Unavailable::Failed { .. } => format!(
-                    "the private network of this build broke; from here on, steps use the host's network: {reason}"
-                ),
-                _ => format!("steps use the host's network, not one of their own: {reason}"),
-            });
+        if !matches!(reason, Unavailable::Off) {
+            self.warn_once(reporter, || format!("steps use the host's network, not one of their own: {reason}"));
+        }
+    }
+
+    fn warn_once(&self, reporter: &Reporter, text: impl FnOnce() -> String) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            reporter.warning(text());
         }
     }
 }

@@ -73,6 +73,7 @@ fn errno_name(errno: i32) -> Option<&'static str> {
         libc::EAFNOSUPPORT => "EAFNOSUPPORT",
         libc::EPROTONOSUPPORT => "EPROTONOSUPPORT",
         libc::ECONNREFUSED => "ECONNREFUSED",
+        libc::EAGAIN => "EAGAIN",
         _ => return None,
     })
 }
@@ -362,20 +363,131 @@ fn adjust_clock() -> Outcome {
     refused(libc::SYS_adjtimex, [timex.as_mut_ptr().addr(), 0, 0, 0, 0, 0])
 }
 
-fn interface_down() -> Outcome {
-    // SAFETY: plain data for which zeroes are valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = *from as libc::c_char;
+/// A request about an interface that changes something: its flags, or its address.
+fn change_interface(name: &str, request: libc::c_ulong) -> Outcome {
+    // SAFETY: plain data for which zeroes are valid: no flags, or an address of no family.
+    let mut interface: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in interface.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
     }
-    let socket = call(libc::SYS_socket, [libc::AF_INET as usize, libc::SOCK_DGRAM as usize, 0, 0, 0, 0]);
-    match socket {
-        Ok(socket) => refused(
-            libc::SYS_ioctl,
-            [socket as usize, libc::SIOCSIFFLAGS as usize, (&raw const request).addr(), 0, 0, 0],
-        ),
+    match call(libc::SYS_socket, [libc::AF_INET as usize, libc::SOCK_DGRAM as usize, 0, 0, 0, 0]) {
+        Ok(socket) => {
+            refused(libc::SYS_ioctl, [socket as usize, request as usize, (&raw const interface).addr(), 0, 0, 0])
+        }
         Err(errno) => Refused(errno),
     }
+}
+
+/// The interface that leads out, or loopback.
+fn way_out() -> String {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.find(|name| name != "lo").unwrap_or_else(|| "lo".to_owned())
+}
+
+/// A message to the kernel's routing socket, and the error in its answer.
+fn netlink(protocol: i32, kind: u16, body: &[u8]) -> Outcome {
+    /// `NLM_F_REQUEST | NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE`
+    const FLAGS: u16 = 1 | 4 | 0x200 | 0x400;
+    let mut message = (16 + body.len() as u32).to_ne_bytes().to_vec();
+    message.extend([kind.to_ne_bytes(), FLAGS.to_ne_bytes()].concat());
+    message.extend([0; 8]);
+    message.extend(body);
+    let ask = || -> Result<i32, i32> {
+        let socket =
+            call(libc::SYS_socket, [libc::AF_NETLINK as usize, libc::SOCK_RAW as usize, protocol as usize, 0, 0, 0])?;
+        call(libc::SYS_sendto, [socket as usize, message.as_ptr().addr(), message.len(), 0, 0, 0])?;
+        let mut answer = [0_u8; 4096];
+        call(libc::SYS_recvfrom, [socket as usize, answer.as_mut_ptr().addr(), answer.len(), 0, 0, 0])?;
+        Ok(-i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]))
+    };
+    match ask() {
+        Ok(0) => Got,
+        Ok(errno) | Err(errno) => Refused(errno),
+    }
+}
+
+/// `RTM_NEWLINK`: a `struct ifinfomsg` and the kind of the new interface.
+fn make_interface() -> Outcome {
+    let mut body = vec![0; 16];
+    // IFLA_LINKINFO (18) with IFLA_INFO_KIND (1).
+    body.extend([14_u16, 18, 10, 1].map(u16::to_ne_bytes).concat());
+    body.extend(b"bridge\0\0");
+    netlink(libc::NETLINK_ROUTE, 16, &body)
+}
+
+/// `RTM_NEWROUTE`: what is sent to 192.0.2.0/24 is to go nowhere.
+fn make_route() -> Outcome {
+    let mut body = vec![2, 24, 0, 0, 254, 4, 0, 6, 0, 0, 0, 0];
+    // RTA_DST (1).
+    body.extend([8_u16, 1].map(u16::to_ne_bytes).concat());
+    body.extend([192, 0, 2, 0]);
+    netlink(libc::NETLINK_ROUTE, 24, &body)
+}
+
+/// The first message of a transaction of nftables, which is looked at before anything else: `NFNL_MSG_BATCH_BEGIN`.
+fn packet_filter() -> Outcome {
+    match netlink(libc::NETLINK_NETFILTER, 16, &[0, 0, 0, 10]) {
+        Refused(libc::EPROTONOSUPPORT) => Hidden,
+        outcome => outcome,
+    }
+}
+
+/// A service that listens on the host's loopback, asked for at the addresses that have led there in other builders.
+fn service_on_loopback() -> Outcome {
+    let port = variable("PROBE_PORT").and_then(|port| port.parse().ok()).unwrap_or(9);
+    let wait = std::time::Duration::from_millis(500);
+    let addresses: [std::net::IpAddr; 4] =
+        [[127, 0, 0, 1].into(), [10, 87, 143, 1].into(), [10, 87, 143, 5].into(), [0; 16].into()];
+    let mut outcome = Refused(libc::ECONNREFUSED);
+    for address in addresses {
+        match std::net::TcpStream::connect_timeout(&(address, port).into(), wait) {
+            Ok(_) => return Got,
+            Err(_) => outcome = Refused(libc::ECONNREFUSED),
+        }
+    }
+    outcome
+}
+
+/// Any interface but loopback and the one that every private network has.
+fn foreign_interfaces() -> Outcome {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let table = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let told = table.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok()).chain(told);
+    if names.any(|name| name != "lo" && name != "eth0") { Got } else { Hidden }
+}
+
+/// Takes memory until there is no more: 256 MiB at most.
+fn memory_bomb() -> Outcome {
+    let mut taken = Vec::new();
+    for _ in 0..256 {
+        taken.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+    }
+    std::hint::black_box(&taken);
+    Got
+}
+
+/// Starts processes that each start processes, until there are 500; ends them all again.
+fn fork_bomb() -> Outcome {
+    let mut started = Vec::new();
+    let mut outcome = Got;
+    for _ in 0..500 {
+        match call(libc::SYS_clone, [libc::SIGCHLD as usize, 0, 0, 0, 0, 0]) {
+            Ok(0) => loop {
+                std::thread::park();
+            },
+            Ok(pid) => started.push(pid),
+            Err(errno) => {
+                outcome = Refused(errno);
+                break;
+            }
+        }
+    }
+    for pid in started {
+        let _ = call(libc::SYS_kill, [pid as usize, libc::SIGKILL as usize, 0, 0, 0, 0]);
+    }
+    outcome
 }
 
 fn namespace_parent() -> Outcome {
@@ -551,7 +663,12 @@ const PROBES: &[Probe] = &[
     ("kernel-crypto", || socket(38, libc::SOCK_SEQPACKET, 0)),
     ("raw-socket", || socket(libc::AF_INET as usize, libc::SOCK_RAW, 1)),
     ("packet-socket", || socket(libc::AF_PACKET as usize, libc::SOCK_RAW, 0)),
-    ("interface-down", interface_down),
+    ("interface-down", || change_interface(&way_out(), libc::SIOCSIFFLAGS as libc::c_ulong)),
+    ("loopback-down", || change_interface("lo", libc::SIOCSIFFLAGS as libc::c_ulong)),
+    ("interface-address", || change_interface(&way_out(), libc::SIOCSIFADDR as libc::c_ulong)),
+    ("make-interface", make_interface),
+    ("make-route", make_route),
+    ("packet-filter", packet_filter),
     ("abstract-socket-of-host", abstract_socket),
     // Devices.
     ("devices-at-hand", devices_at_hand),
@@ -615,6 +732,14 @@ const PROBES: &[Probe] = &[
     #[cfg(target_arch = "x86_64")] ("port-level", || refused(libc::SYS_iopl, [3, 0, 0, 0, 0, 0])),
 ];
 
+/// What needs a limit or a private network to be stopped by: run only when named.
+const ON_REQUEST: &[Probe] = &[
+    ("memory-bomb", memory_bomb),
+    ("fork-bomb", fork_bomb),
+    ("service-on-loopback", service_on_loopback),
+    ("foreign-interfaces", foreign_interfaces),
+];
+
 /// Runs a probe in a process of its own, which is given ten seconds.
 fn run((name, attempt): &Probe) {
     // SAFETY: the program has one thread, so the child may do as it likes.
@@ -640,7 +765,9 @@ fn run((name, attempt): &Probe) {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    for probe in PROBES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| word == name)) {
+    let named = |(name, _): &&Probe| wanted.iter().any(|word| word == name);
+    for probe in PROBES.iter().filter(|probe| wanted.is_empty() || named(probe)).chain(ON_REQUEST.iter().filter(named))
+    {
         run(probe);
     }
 }

@@ -92,6 +92,10 @@ const EXPECTED: &[(&str, &[&str])] = &[
             "vsock",
             "kernel-crypto",
             "interface-down",
+            "loopback-down",
+            "interface-address",
+            "make-interface",
+            "make-route",
             "i386-mount",
             "i386-unshare",
             "i386-keyctl",
@@ -108,6 +112,8 @@ const EXPECTED: &[(&str, &[&str])] = &[
     ("ESRCH", &["signal-outside-process", "ptrace-outside-process", "pidfd-of-outside-process"]),
     ("no-effect", &["kill-init"]),
     ("ECONNREFUSED EPERM", &["abstract-socket-of-host"]),
+    // Some kernels have no packet filter.
+    ("EPERM hidden", &["packet-filter"]),
     ("ENOTTY", &["terminal-input"]),
     ("ENXIO", &["controlling-terminal"]),
     ("ENOSPC", &["fill-dev", "fill-shared-memory"]),
@@ -327,6 +333,53 @@ fn every_probe_as_a_user_with_ranges() {
 fn every_probe_as_a_user_with_a_single_id() {
     let Some(who) = user(SINGLE, "attack suite of a user with a single id") else { return };
     check(SINGLE, &in_strata(who));
+}
+
+/// Runs probes that are run only when they are named; gives their outcomes.
+fn on_request(who: &Who, names: &[&str], arguments: &[&str], variables: &str) -> Vec<String> {
+    let workspace = Workspace::of(who.clone());
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    workspace
+        .dockerfile(&format!("FROM scratch\nCOPY probe /probe\n{variables}RUN [\"/probe\", {}]\n", quoted.join(", ")));
+    fs::copy(probe(), workspace.context().join("probe")).unwrap();
+    let finished = workspace.build(arguments).run();
+    workspace.assert_nothing_left();
+    let found = finished.stderr.lines().filter_map(|line| line.split_once("PROBE ")).map(|(_, rest)| rest.to_owned());
+    let found: Vec<String> = found.collect();
+    assert_eq!(found.len(), names.len(), "{}", finished.describe());
+    found
+}
+
+#[test]
+fn bombs_go_off_within_their_limits() {
+    if !crate::step_limits::limited("attack suite: bombs") {
+        return;
+    }
+    let stopped = on_request(&Who::Caller, &["memory-bomb"], &["--memory=32m", "--memory-swap=32m"], "");
+    assert_eq!(stopped, ["memory-bomb killed"]);
+    assert_eq!(on_request(&Who::Caller, &["fork-bomb"], &["--pids-limit=50"], ""), ["fork-bomb EAGAIN"]);
+    // Without a limit both go off, so that it is the limits that are seen above.
+    let bombs = on_request(&Who::Caller, &["memory-bomb", "fork-bomb"], &[], "");
+    assert_eq!(bombs, ["memory-bomb ok", "fork-bomb ok"]);
+}
+
+#[test]
+fn a_private_network_shows_and_changes_nothing_of_the_host_s() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = format!("ENV PROBE_PORT={}\n", listener.local_addr().unwrap().port());
+    for who in crate::network::everybody("attack suite: private network") {
+        let names = ["service-on-loopback", "foreign-interfaces", "interface-down", "interface-address"];
+        let expected = [
+            "service-on-loopback ECONNREFUSED",
+            "foreign-interfaces hidden",
+            "interface-down EPERM",
+            "interface-address EPERM",
+        ];
+        // The order is the program's own.
+        let mut found = on_request(&who, &names, &[], &port);
+        found.sort_by_key(|line| names.iter().position(|name| line.starts_with(name)));
+        assert_eq!(found, expected, "{who:?}");
+    }
 }
 
 #[test]

@@ -68,5 +68,7 @@ mod flags;
 mod attack;
 // Recipes, images and cache mounts made to lead Strata out of a step's root.
 mod hostile;
+// Many steps and many kills: nothing is left, and nothing grows.
+mod soak;
 // docs/security.md names tests that exist.
 mod security_page;

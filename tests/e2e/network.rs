@@ -18,7 +18,7 @@ use crate::skip::skip;
 use crate::workspace::{Who, Workspace};
 
 /// Everybody who can have a private network here.
-fn everybody(what: &str) -> Vec<Who> {
+pub(crate) fn everybody(what: &str) -> Vec<Who> {
     let missing = if !Path::new("/usr/bin/pasta").exists() {
         Some("pasta is not installed; `scripts/setup` installs it")
     } else if own_address().is_none() {
@@ -60,7 +60,7 @@ fn greeter(address: IpAddr) -> u16 {
 }
 
 /// Lets `nobody`, as whom root runs `pasta`, into the workspace.
-fn open(workspace: &Workspace) {
+pub(crate) fn open(workspace: &Workspace) {
     fs::set_permissions(workspace.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
@@ -223,7 +223,7 @@ fn pasta_ends_with_the_build_however_that_ends() {
 }
 
 /// Whether a process of this program is there; what was killed is given a moment to go.
-fn is_running(program: &Path) -> bool {
+pub(crate) fn is_running(program: &Path) -> bool {
     let named = || {
         let mut processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         processes.any(|process| fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == program))

@@ -14,7 +14,7 @@ use crate::skip::{is_root, skip};
 use crate::workspace::Workspace;
 
 /// Whether control groups with limits can be made here; otherwise the skip is announced.
-fn limited(what: &str) -> bool {
+pub(crate) fn limited(what: &str) -> bool {
     if !is_root() {
         skip(what, "limits take root, or a control group that was delegated");
         return false;
@@ -44,7 +44,7 @@ fn groups(directory: &Path, pid: u32, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn groups_of(pid: u32) -> Vec<PathBuf> {
+pub(crate) fn groups_of(pid: u32) -> Vec<PathBuf> {
     let mut found = Vec::new();
     groups(Path::new("/sys/fs/cgroup"), pid, &mut found);
     found

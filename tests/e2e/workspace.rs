@@ -340,10 +340,15 @@ pub(crate) struct Running {
 impl Running {
     /// Waits until standard error holds a text.
     pub(crate) fn wait_for(&mut self, needle: &str) {
+        self.wait_for_times(needle, 1);
+    }
+
+    /// Waits until standard error holds a text so many times.
+    pub(crate) fn wait_for_times(&mut self, needle: &str, times: usize) {
         let deadline = Instant::now() + LIMIT;
         loop {
             let stderr = self.stderr.text.lock().unwrap().clone();
-            if stderr.contains(needle) {
+            if stderr.matches(needle).count() >= times {
                 return;
             }
             let ended = self.child.try_wait().unwrap();

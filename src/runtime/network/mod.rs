@@ -159,6 +159,8 @@ struct State {
     namespace: Option<Result<Namespace, Arc<Unavailable>>>,
     /// Whether `pasta` has come up.
     ready: bool,
+    /// Why nothing leads out of the namespace any more.
+    broken: Option<Arc<Unavailable>>,
     /// The process to kill at the end.
     process: Option<Arc<OwnedFd>>,
     ended: bool,
@@ -203,14 +205,23 @@ impl PrivateNetwork {
 
     /// The namespace, begun now if it was not before. Does not wait for `pasta`.
     ///
+    /// It stays the same one if its `pasta` ends too early, see [`PrivateNetwork::broken`]: steps that could bring that
+    /// about must not get another network for it.
+    ///
     /// # Errors
-    /// Why there is none; from the moment that `pasta` is seen to have failed, that.
+    /// Why there is none; from the moment that `pasta` is seen not to have started, that.
     pub fn namespace(&self) -> Result<Namespace, Arc<Unavailable>> {
         self.begin();
         let state = self.shared.lock();
         let waited = self.shared.changed.wait_while(state, |state| state.namespace.is_none());
         let state = waited.unwrap_or_else(PoisonError::into_inner);
         state.namespace.clone().expect("waited until it was there")
+    }
+
+    /// Why nothing leads out of the namespace any more, if that is so.
+    #[must_use]
+    pub fn broken(&self) -> Option<Arc<Unavailable>> {
+        self.shared.lock().broken.clone()
     }
 
     /// Ends it, without waiting for the end; nothing is made any more.
@@ -269,7 +280,7 @@ fn serve(program: &Program, shared: &Shared) {
                 Ok(_) => "it ended before the build did".to_owned(),
                 Err(error) => error.to_string(),
             };
-            state.namespace = Some(Err(Arc::new(Unavailable::Failed { said })));
+            state.broken = Some(Arc::new(Unavailable::Failed { said }));
         }
     });
 }

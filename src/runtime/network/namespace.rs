@@ -5,9 +5,15 @@
 //! ```
 //!
 //! For the steps everything is ready as soon as it is made, whether `pasta` is there yet or not: what they send waits
-//! for the router's link-layer address, which the router gives only when `pasta` is there ([`connect`]). The router is what keeps a step from the host's own loopback. `pasta` connects to whatever address
-//! a packet names, older versions (Debian 12's) to `127.0.0.1` too, and a program can send a packet with that address
-//! out through any interface (`SO_BINDTODEVICE`, raw sockets); a kernel that *forwards* throws it away.
+//! for the router's link-layer address, which the router gives only when `pasta` is there ([`connect`]).
+//!
+//! The router is what keeps a step from the host's own loopback. `pasta` connects to whatever address a packet names,
+//! older versions (Debian 12's) to `127.0.0.1` too, and a program can send a packet with that address out through any
+//! interface (`SO_BINDTODEVICE`, raw sockets); a kernel that *forwards* throws it away.
+//!
+//! Only the router belongs to a user namespace of its own, in which `pasta` may do as it likes. The steps' namespace
+//! belongs to that of the caller: the kernel gives whoever has made a user namespace every capability in it, by user id
+//! alone, and the root of a step has the caller's. In a namespace below, a step would have `CAP_NET_ADMIN` after all.
 //!
 //! Gives descriptors; when the last one is closed, the kernel takes everything down. Touches no namespace of anyone
 //! else's, and needs no privilege beyond the user namespace that the caller is root in.
@@ -57,8 +63,7 @@ const NOBODY: u32 = 65534;
 /// The namespaces.
 #[derive(Debug)]
 pub(super) struct Wired {
-    /// The one of the steps. It belongs to the builder's own user namespace, in which steps have no rights over networks:
-    /// over one that belongs to a user namespace below, a step of the same user as its maker would have them all.
+    /// The one of the steps.
     pub step: OwnedFd,
     /// The one that `pasta` is to serve.
     pub router: OwnedFd,
@@ -66,15 +71,20 @@ pub(super) struct Wired {
     pub owner: OwnedFd,
 }
 
+/// What of it `pasta` gets.
+#[derive(Debug)]
+struct Router {
+    network: OwnedFd,
+    owner: OwnedFd,
+}
+
 /// Makes the namespaces and what is in them.
 pub(super) fn make(families: Families) -> Result<Wired, Unavailable> {
     let making = |source| Unavailable::Setup { action: "make namespaces for", source };
     let wiring = |source| Unavailable::Setup { action: "set up the interfaces of", source };
-    let (owner, router) = hold().map_err(making)?;
-    // A thread of its own, because a thread that has entered a namespace can in general not go back.
+    let Router { network: router, owner } = hold().map_err(making)?;
     let work = || {
-        sys::unshare(Namespaces::NETWORK).map_err(making)?;
-        let step = File::open("/proc/thread-self/ns/net").map_err(making)?.into();
+        let step = leave_for_new().map_err(making)?;
         enter(&router).map_err(wiring)?;
         // An interface belongs to the namespace in which this was opened.
         let tun = File::options().read(true).write(true).open(TUN).map_err(|source| Unavailable::Tun { source })?;
@@ -83,20 +93,33 @@ pub(super) fn make(families: Families) -> Result<Wired, Unavailable> {
         wire_step(families).map_err(wiring)?;
         Ok(step)
     };
-    let done = std::thread::scope(|scope| scope.spawn(work).join());
-    let step = done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let step = on_its_own_thread(work).map_err(making)??;
     Ok(Wired { step, router, owner })
 }
 
-/// A network namespace in a new user namespace, that one first. They come from a process that waits until they are in
-/// hand.
-fn hold() -> io::Result<(OwnedFd, OwnedFd)> {
+/// Runs `work` on a thread that ends with it: one that has entered a namespace can in general not go back.
+///
+/// The outer error is that there is no such thread.
+fn on_its_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("namespace".to_owned()).spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Takes the calling thread into a new network namespace of the caller's own user namespace.
+fn leave_for_new() -> io::Result<OwnedFd> {
+    sys::unshare(Namespaces::NETWORK)?;
+    File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
+}
+
+/// A network namespace in a new user namespace. They come from a process that waits until they are in hand.
+fn hold() -> io::Result<Router> {
     let (go_reader, go) = pipe_with(PipeFlags::CLOEXEC)?;
     let holder = {
         let _blocked = SignalsBlocked::new()?;
-        sys::clone3(Namespaces::USER.and(Namespaces::NETWORK), EndSignal::None, || match be_held(&go, &go_reader) {
-            Ok(()) => 0,
-            Err(_) => 1,
+        sys::clone3(Namespaces::USER.and(Namespaces::NETWORK), EndSignal::None, || {
+            i32::from(be_held(&go, &go_reader).is_err())
         })?
     };
     drop(go_reader);
@@ -107,12 +130,13 @@ fn hold() -> io::Result<(OwnedFd, OwnedFd)> {
             fs::write(format!("{process}/{map}"), format!("0 {outside} 1"))?;
         }
         let namespace = |name: &str| File::open(format!("{process}/ns/{name}")).map(OwnedFd::from);
-        Ok((namespace("user")?, namespace("net")?))
+        Ok(Router { network: namespace("net")?, owner: namespace("user")? })
     };
-    let held = collect();
+    let router = collect();
+    // The end of the pipe is the holder's, too.
     drop(go);
     sys::wait(&holder.pidfd)?;
-    held
+    router
 }
 
 /// The process that [`hold`] takes the namespaces from. Allocates nothing.
@@ -149,8 +173,7 @@ pub(super) fn connect(wired: &Wired, families: Families) -> io::Result<()> {
         }
         netlink.settle(index)
     };
-    let done = std::thread::scope(|scope| scope.spawn(work).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    on_its_own_thread(work)?
 }
 
 fn enter(namespace: &OwnedFd) -> io::Result<()> {

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::{DumpableBehavior, Signal, WaitOptions};
 use rustix::thread::{Gid, LinkNameSpaceType, Uid, move_into_link_name_space};
 
 use super::namespace::{GATEWAY_V4, GATEWAY_V6, MTU, RESOLVER, STEP_V4, STEP_V6, TAP, Wired};
@@ -149,6 +149,8 @@ impl Shell<'_> {
         if poll(&mut end, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }))? != 0 {
             return Err(Errno::PIPE.into());
         }
+        // This process has the builder's memory, and `pasta` is in its pid namespace.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         sys::reset_signal_dispositions();
         if let Some(command_line) = self.command_line {
             command_line.overwrite(c"strata-network");
