@@ -126,7 +126,7 @@ fn with_bodies(text: &str, documents: &[Heredoc]) -> String {
     let mut script = text.to_owned();
     for document in documents {
         script.push('\n');
-        script.push_str(&document.body.value);
+        script.push_str(&document.raw);
         script.push_str(&document.name);
     }
     script

@@ -249,6 +249,8 @@ pub struct Heredoc {
     pub name: String,
     /// The body with its last newline; leading tabs already gone for `<<-`.
     pub body: Spanned<String>,
+    /// The body as it stands in the recipe, tabs and all: for a shell that reads the here-document itself.
+    pub raw: String,
     /// Whether variables in the body are expanded (the word was not quoted).
     pub expand: bool,
     /// Whether `<<-` was written.

@@ -100,9 +100,9 @@ fn announced(word: &Word) -> Option<Announced> {
 fn inline_file(announced: Announced, source: &Word, input: &Input<'_>) -> Heredoc {
     let Announced { name, expand, strip_tabs, fd } = announced;
     let read = input.heredocs.iter().rev().find(|read| read.heredoc.name == name);
-    let body = match read {
-        Some(read) => read.heredoc.body.clone(),
-        None => Spanned::new(String::new(), source.span),
+    let (body, raw) = match read {
+        Some(read) => (read.heredoc.body.clone(), read.heredoc.raw.clone()),
+        None => (Spanned::new(String::new(), source.span), String::new()),
     };
-    Heredoc { name, body, expand, strip_tabs, fd }
+    Heredoc { name, body, raw, expand, strip_tabs, fd }
 }

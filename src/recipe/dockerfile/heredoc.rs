@@ -12,13 +12,11 @@ use crate::recipe::variable::{Error, Expander};
 /// The escape character of heredoc words, whatever that of the recipe is.
 const ESCAPE: char = '\\';
 
-/// A heredoc together with what ONBUILD records of it.
+/// A heredoc, and where the recipe goes on.
 #[derive(Debug)]
 pub(super) struct Read {
     /// The heredoc.
     pub(super) heredoc: Heredoc,
-    /// The body with the leading tabs that `<<-` takes off.
-    pub(super) raw: String,
     /// Where the line that ends it ends.
     pub(super) end: usize,
 }
@@ -74,8 +72,9 @@ fn body(
             .help(format!("end it with a line that says exactly {name}")));
     };
     let text = if strip_tabs { without_tabs(body.text) } else { body.text.to_owned() };
-    let heredoc = Heredoc { name, body: Spanned::new(text, body.span), expand, strip_tabs, fd };
-    Ok(Read { heredoc, raw: body.text.to_owned(), end: body.end })
+    let (raw, text) = (body.text.to_owned(), Spanned::new(text, body.span));
+    let heredoc = Heredoc { name, body: text, raw, expand, strip_tabs, fd };
+    Ok(Read { heredoc, end: body.end })
 }
 
 /// The body without the tabs that its lines begin with.

@@ -345,7 +345,7 @@ fn onbuild(mut input: Input<'_>, span: Span, warnings: &mut Vec<Diagnostic>) -> 
     let blank = |c: char| matches!(c, ' ' | '\t' | '\n' | '\x0c' | '\r');
     let mut text = all.text[keyword..].trim_start_matches(blank).to_owned();
     for read in &input.heredocs {
-        text.extend(["\n", &read.raw, &read.heredoc.name]);
+        text.extend(["\n", &read.heredoc.raw, &read.heredoc.name]);
     }
     // Lists and pairs are read at once; what else is wrong shows when something is built on the image.
     let at_once = trigger.is("ENV") || trigger.is("LABEL") || trigger.arguments.text.starts_with('[');
