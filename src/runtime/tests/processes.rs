@@ -61,7 +61,8 @@ pub(super) fn limits(lab: &Lab) {
     use crate::limits::Pids;
     let limited = |script: &str, limits: Limits| lab.run(Plan { limits, ..lab.plan(script) });
     let long = long_sleep(7);
-    let timeout = Some(Duration::from_millis(100));
+    // Long enough for a busy machine to have come as far as the script.
+    let timeout = Some(Duration::from_secs(2));
     let ran =
         limited(&format!("trap '' TERM; ({long} &); echo begun; {long}"), Limits { timeout, ..Limits::default() });
     assert_eq!((ran.status(), ran.stdout.as_str()), (Status::TimedOut, "begun\n"));
