@@ -22,7 +22,7 @@ pub use self::record::StepLog;
 pub use self::shell::shell;
 
 use self::contexts::{ContextSource, RecipeSource};
-use self::error::step_failed;
+use self::error::{ended, step_failed};
 use self::finish::Finish;
 use self::prepare::prepare;
 use self::record::Record;
@@ -164,7 +164,7 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     request.limits.clone().over(&place.limits).check()?;
     let record = Record::begin(request, place);
     let mut left = None;
-    let outcome = recorded(request, place, &record, &mut left);
+    let outcome = recorded(request, place, &record, &mut left).map_err(|error| ended(error, &place.cancel));
     record.end(match &outcome {
         Ok(built) => Outcome::Done { image: Some(built.image_id.to_string()) },
         Err(error) => record::failure(error),
@@ -240,7 +240,7 @@ fn share(place: &Workplace) -> Result<store::Lock, Error> {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
-    Ok(place.store.share(waiting)?)
+    place.store.share(waiting).map_err(|error| ended(error.into(), &place.cancel))
 }
 
 fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> Executor<'a> {

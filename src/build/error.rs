@@ -14,6 +14,7 @@ use crate::export::{blobs, layout};
 use crate::limits;
 use crate::recipe::Recipe;
 use crate::recipe::reference::Reference;
+use crate::runtime::Cancel;
 use crate::schedule::solve;
 use crate::store;
 
@@ -147,9 +148,19 @@ pub(super) fn base_failed(recipe: &Recipe, reference: &Reference, source: base::
     Error::Base { reference: Box::new(reference.clone()), at, source: Box::new(source) }
 }
 
+/// What a build failed with that may have been ended by its user: then whatever else went wrong is a consequence of
+/// that. A step that fails ends the others in the same way, and is what failed.
+pub(super) fn ended(error: Error, cancel: &Cancel) -> Error {
+    match error {
+        step @ Error::Step { .. } => step,
+        _ if cancel.is_cancelled() => Error::Cancelled,
+        error => error,
+    }
+}
+
 pub(super) fn step_failed(plan: &Plan, failed: solve::Failed, record: &Record<'_>, root: &Path) -> Error {
     let solve::Failed { node, error } = failed;
-    if matches!(error, solve::Error::Cancelled | solve::Error::Execute(crate::execute::Error::Cancelled)) {
+    if matches!(error, solve::Error::Cancelled) {
         return Error::Cancelled;
     }
     let origin = &plan.graph[node].origin;

@@ -3,7 +3,7 @@
 //! Takes a request and, if somebody named one, a line; gives the sandbox of a `RUN` at that point. A point that is no
 //! `RUN` gets one that does nothing: what a step sees there is then worked out by the code that works it out for all.
 
-use super::error::step_failed;
+use super::error::{ended, step_failed};
 use super::prepare::prepare_with;
 use super::record::{Record, failure};
 use super::{Error, Request, Workplace, executor, share, solver};
@@ -30,7 +30,7 @@ pub fn shell<T>(
     let sweep = place.store.sweep()?;
     let _shared = share(place)?;
     let record = Record::begin(request, place);
-    let made = before(request, line, place, &record);
+    let made = before(request, line, place, &record).map_err(|error| ended(error, &place.cancel));
     record.end(match &made {
         Ok(_) => Outcome::Done { image: None },
         Err(error) => failure(error),

@@ -407,9 +407,12 @@ impl Executor<'_> {
 
     /// The merged view of a chain, fetching what is missing.
     fn view(&self, chain: &Chain) -> Result<View, Error> {
-        let trees = self.trees(chain)?;
-        let failed = |source| Error::Layers { source };
-        View::over(&trees, self.xattr()).map_err(failed)
+        self.view_over(&self.trees(chain)?)
+    }
+
+    /// The merged view of directories that [`Self::trees`] gave.
+    fn view_over(&self, trees: &[PathBuf]) -> Result<View, Error> {
+        View::over(trees, self.xattr()).map_err(|source| Error::Layers { source })
     }
 
     /// The directories of a chain, topmost first, fetching what is missing. A layer that is in the chain several times
@@ -434,25 +437,26 @@ impl Executor<'_> {
         };
         let joined = Joined::new([from].into_iter().chain(trees(&files.fetched)).collect());
         let from: &dyn Tree = if files.fetched.is_empty() { from } else { &joined };
-        let scratch_root = Chain::scratch();
-        let root = self.view(if op.link { &scratch_root } else { parent })?;
+        let lowers = if op.link { Vec::new() } else { self.trees(parent)? };
+        let root = self.view_over(&lowers)?;
         let owner = op.chown.as_deref().map(|spec| self.file_owner(spec, &root, parent)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
         if !op.link {
-            diff::tidy(&tree, &self.trees(parent)?, self.xattr())?;
+            diff::tidy(&tree, &lowers, self.xattr())?;
         }
         self.publish(&tree, key, op.epoch)
     }
 
     fn mkdir(&self, op: &MkdirOp, key: &Key, parent: &Chain) -> Result<DiffId, Error> {
-        let root = self.view(parent)?;
+        let lowers = self.trees(parent)?;
+        let root = self.view_over(&lowers)?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
         let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root, parent)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
-        diff::tidy(&tree, &self.trees(parent)?, self.xattr())?;
+        diff::tidy(&tree, &lowers, self.xattr())?;
         self.publish(&tree, key, op.epoch)
     }
 

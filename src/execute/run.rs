@@ -75,7 +75,7 @@ pub(super) fn prepare(
     executor.networks.begin(op.network);
     let mut mounted = Mounted::open(executor, op, shown, task)?;
     let lowers = executor.trees(parent)?;
-    let user = owner::for_process(&op.user, &executor.view(parent)?)?;
+    let user = owner::for_process(&op.user, &executor.view_over(&lowers)?)?;
     let scratch = executor.store.scratch()?;
     let upper = scratch.dir("tree")?;
     let reporter = executor.layers.reporter;

@@ -72,10 +72,11 @@ impl Group {
             return Ok(None);
         }
         let hierarchies = Hierarchies::of_this_process();
-        let name = Owner::of_this_process()?.next_name();
-        let planned = plan::plan(&hierarchies, limits, &asked, &name, &Host)?;
+        let this = Owner::of_this_process()?;
+        let planned = plan::plan(&hierarchies, limits, &asked, &this.next_name(), &Host)?;
         // Whoever else made groups there and was killed is most likely to be noticed here.
-        planned.places.iter().filter_map(|(directory, _)| directory.parent()).for_each(sweep_directory);
+        let parents = planned.places.iter().filter_map(|(directory, _)| directory.parent());
+        parents.for_each(|directory| sweep_directory(directory, &this));
         Self::carry_out(planned).map(Some)
     }
 
@@ -219,17 +220,19 @@ impl Look for Host {
 
 /// Removes the groups of owners that are no more. What cannot be removed is left.
 pub fn sweep() {
+    let Ok(this) = Owner::of_this_process() else { return };
     let hierarchies = Hierarchies::of_this_process();
     for (mount, own) in hierarchies.own_directories() {
-        own.ancestors().take_while(|directory| directory.starts_with(&mount)).for_each(sweep_directory);
+        let directories = own.ancestors().take_while(|directory| directory.starts_with(&mount));
+        directories.for_each(|directory| sweep_directory(directory, &this));
     }
 }
 
-fn sweep_directory(directory: &Path) {
-    let (Ok(entries), Ok(own)) = (std::fs::read_dir(directory), Owner::of_this_process()) else { return };
+fn sweep_directory(directory: &Path, this: &Owner) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         if let Some(owner) = Owner::of_group(OsStr::new(&entry.file_name()))
-            && owner.is_gone(&own)
+            && owner.is_gone(this)
         {
             remove(&entry.path(), 0);
         }

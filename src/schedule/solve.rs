@@ -10,7 +10,7 @@ use crate::digest::{ContentId, DiffId};
 use crate::execute::mount::Shown;
 use crate::execute::shell::Sandbox;
 use crate::execute::{self, Executor, Files, Selected};
-use crate::fetch::{self, Fetched};
+use crate::fetch::Fetched;
 use crate::graph::explain::Status;
 use crate::graph::{ContextName, CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
 use crate::image::chain::Chain;
@@ -106,7 +106,11 @@ impl Solve for Solver<'_> {
             Op::Http(_) | Op::Git(_) => self.fetch(node),
             Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => self.layer(node, &inputs),
         };
-        solved.map_err(|error| Failed { node: id, error })
+        solved.map_err(|error| {
+            // Whatever goes wrong once the build is being ended is a consequence of that.
+            let error = if self.executor.cancel.is_cancelled() { Error::Cancelled } else { error };
+            Failed { node: id, error }
+        })
     }
 
     fn cancel(&self) {
@@ -216,10 +220,7 @@ impl Solver<'_> {
             _ => unreachable!("only sources are fetched"),
         };
         task.finish(fetched.as_ref().err().map(ToString::to_string));
-        let fetched = fetched.map_err(|error| match error {
-            fetch::Error::Cancelled => Error::Cancelled,
-            error => execute::Error::from(error).into(),
-        })?;
+        let fetched = fetched.map_err(execute::Error::from)?;
         Ok(Solved { fetched: Some(fetched), ..Solved::default() })
     }
 

@@ -137,3 +137,30 @@ fn after_a_kill_the_next_command_sweeps() {
         }
     }
 }
+
+/// Waiting for another process is ended like everything else: it is nobody's failure.
+#[test]
+fn signals_end_a_wait_for_another_process() {
+    let (done, waits) = (Workspace::new(), Workspace::new());
+    done.dockerfile("ARG BASE\nFROM ${BASE}\nRUN true\n");
+    done.build([shared().base_argument()]).run().success();
+    waits.dockerfile("ARG BASE\nFROM ${BASE}\nRUN true\n");
+    waits.strata(["images"]).run().success();
+    // Whichever of them is the base layer, another process has it in hand.
+    let locks: Vec<fs::File> = fs::read_dir(done.state().join("oci/blobs/sha256"))
+        .unwrap()
+        .map(|blob| {
+            let name = format!("blob-{}.lock", blob.unwrap().file_name().into_string().unwrap());
+            let file = fs::File::create_new(waits.state().join("locks").join(name)).unwrap();
+            file.lock().unwrap();
+            file
+        })
+        .collect();
+    let mut running = waits.build([shared().base_argument()]).start();
+    running.wait_for("waiting for");
+    running.signal(Signal::INT);
+    let finished = running.wait();
+    assert_eq!(finished.code(), Some(130), "{}", finished.describe());
+    drop(locks);
+    waits.build([shared().base_argument()]).run().success();
+}

@@ -389,14 +389,15 @@ fn a_plan_is_carried_out_on_files() {
 #[test]
 fn groups_of_the_dead_are_swept_and_no_others() {
     let directory = tempfile::tempdir().unwrap();
-    let own = Owner::of_this_process().unwrap().next_name();
+    let this = Owner::of_this_process().unwrap();
+    let own = this.next_name();
     let mut parts: Vec<_> = own.split('-').map(str::to_owned).collect();
     parts[2] = "4194305".to_owned();
     let dead = parts.join("-");
     for name in [own.as_str(), dead.as_str(), "docker", "strata-of-somebody"] {
         std::fs::create_dir(directory.path().join(name)).unwrap();
     }
-    sweep_directory(directory.path());
+    sweep_directory(directory.path(), &this);
     let left: BTreeSet<_> =
         std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["docker", "strata-of-somebody", own.as_str()].map(Into::into).into());
