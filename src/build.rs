@@ -12,8 +12,10 @@ mod record;
 mod shell;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::error::{Error, Findings, sentence};
@@ -165,6 +167,9 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let record = Record::begin(request, place);
     let mut left = None;
     let outcome = recorded(request, place, &record, &mut left).map_err(|error| ended(error, &place.cancel));
+    for damage in place.store.take_damage() {
+        place.reporter.warning(damage.to_string());
+    }
     record.end(match &outcome {
         Ok(built) => Outcome::Done { image: Some(built.image_id.to_string()) },
         Err(error) => record::failure(error),
@@ -195,24 +200,40 @@ fn recorded(
     if !rules.is_empty() {
         return Err(Error::Violations { rules });
     }
-    let executor = executor(&plan, request, place);
-    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place) };
-    let solved = schedule::run(&plan.graph, &solver, place.slots);
+    let (executor, memory) = (executor(&plan, request, place), solve::Memory::default());
+    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place, &memory) };
+    let solved = match schedule::run(&plan.graph, &solver, place.slots) {
+        Ok(_) if solver.has_mended() => solver.again(),
+        outcome => outcome,
+    };
     *left = executor.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
     if left.is_none() {
         executor.networks.end();
     }
     for context in plan.contexts.values() {
-        if let Err(error) = context.save() {
+        if let Some(path) = context.damaged_index() {
+            place.store.note_damage(store::Damage::Context { path: path.to_owned() });
+        }
+        let put = |path: &Path, bytes: &[u8]| place.store.replace(path, bytes).map_err(io::Error::other);
+        if let Err(error) = context.save(&put) {
             place.reporter.warning(format!("the context's index is not remembered: {error}"));
         }
     }
-    let solved = solved.map_err(|failed| step_failed(&plan, failed, record, place.store.root()))?;
-    let finish = Finish { request, place, plan: &plan, executor: &executor, solved: &solved };
-    let (image, exported) = finish.outputs()?;
-    for damage in place.store.take_damage() {
-        place.reporter.warning(damage.to_string());
+    let failed = |failed| step_failed(&plan, failed, record, place.store.root());
+    let mut solved = solved.map_err(failed)?;
+    let finish = |solved: &[_]| Finish { request, place, plan: &plan, executor: &executor, solved }.outputs();
+    let mut finished = finish(&solved);
+    for _ in 0..solve::MENDS {
+        if !finished.as_ref().is_err_and(Error::is_loss) {
+            break;
+        }
+        // What the outputs found damaged or gone is made again, and all that depends on it. The steps' network has ended.
+        let executor = self::executor(&plan, request, place);
+        let solver = solve::Solver { build: record.id(), ..self::solver(&plan, &executor, request, place, &memory) };
+        solved = solver.again().map_err(failed)?;
+        finished = finish(&solved);
     }
+    let (image, exported) = finished?;
     Ok(Built {
         build: record.id().cloned(),
         image_id: image.config.descriptor.digest,
@@ -230,7 +251,8 @@ pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>),
     drop(place.store.sweep()?.wait());
     let plan = prepare(request, place)?;
     let executor = executor(&plan, request, place);
-    let status = solver(&plan, &executor, request, place).status();
+    let memory = solve::Memory::default();
+    let status = solver(&plan, &executor, request, place, &memory).status();
     Ok((plan, status))
 }
 
@@ -270,6 +292,7 @@ fn solver<'a>(
     executor: &'a Executor<'a>,
     request: &'a Request,
     place: &'a Workplace,
+    memory: &'a solve::Memory,
 ) -> solve::Solver<'a> {
     let Workplace { store, reporter, .. } = place;
     solve::Solver {
@@ -280,5 +303,6 @@ fn solver<'a>(
         use_cache: request.use_cache,
         build: None,
         fresh: &request.fresh_stages,
+        memory,
     }
 }

@@ -55,6 +55,8 @@ pub mod runtime;
 
 pub mod execute;
 
+pub mod fsck;
+
 pub mod schedule;
 
 pub mod export;

@@ -56,7 +56,12 @@ const RULE: &[(&str, &[&str])] = &[
             "fetch",
         ],
     ),
-    ("schedule", &["digest", "progress", "image", "graph", "store", "cache", "fetch", "execute", "recipe"]),
+    // Verifies what all of them have put into the store.
+    (
+        "fsck",
+        &["digest", "progress", "image", "store", "journal", "layer", "context", "runtime", "base", "cache", "execute"],
+    ),
+    ("schedule", &["digest", "progress", "image", "graph", "store", "base", "cache", "fetch", "execute", "recipe"]),
     ("export", &["digest", "diagnostic", "progress", "recipe", "image", "store", "layer", "base"]),
     (
         "build",
@@ -103,6 +108,7 @@ const RULE: &[(&str, &[&str])] = &[
             "runtime",
             "base",
             "execute",
+            "fsck",
             "export",
             "build",
         ],

@@ -44,7 +44,8 @@ fn before(request: &Request, line: Option<usize>, place: &Workplace, record: &Re
     let target = request.graph.target.as_deref();
     let plan = prepare_with(request, place, &|recipe| cut(recipe, target, line))?;
     let executor = executor(&plan, request, place);
-    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place) };
+    let memory = solve::Memory::default();
+    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place, &memory) };
     let mut graph = plan.graph.clone();
     // The target is the last node, because nothing needs it.
     graph.nodes.pop();

@@ -6,7 +6,7 @@
 pub mod key;
 pub mod record;
 
-use crate::digest::{ContentId, Key};
+use crate::digest::{ContentId, DiffId, Key};
 use crate::store::{Bucket, Store};
 
 use record::Record;
@@ -28,11 +28,41 @@ pub fn remember(store: &Store, key: &Key, record: &Record) -> Result<(), crate::
     store.write_record(STEPS, key, &record.encode())
 }
 
+/// What a record is about, as far as somebody who verifies it must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// It stands for a layer.
+    Layer(DiffId),
+    /// It is the record of a step or of a selection, and cannot be understood.
+    Nonsense,
+    /// Anything else.
+    Other,
+}
+
+/// What the value of a record in the bucket of this name is about.
+pub fn meaning(bucket: &str, value: &[u8]) -> Meaning {
+    if bucket == STEPS.name() {
+        Record::decode(value).map_or(Meaning::Nonsense, |record| Meaning::Layer(record.layer))
+    } else if bucket == SELECTIONS.name() && value.len() != size_of::<ContentId>() {
+        Meaning::Nonsense
+    } else {
+        Meaning::Other
+    }
+}
+
 /// The digest of a selection of files of a chain of layers, if it was taken before. `question` names the chain and
 /// what is selected of it; layers never change, so the answer never does.
 pub fn recall_selection(store: &Store, question: &Key) -> Option<ContentId> {
     let bytes = store.read_record(SELECTIONS, question)?;
     Some(ContentId::from_bytes(bytes.try_into().ok()?))
+}
+
+/// Forgets the answer to [`recall_selection`].
+///
+/// # Errors
+/// If the store cannot be written.
+pub fn forget_selection(store: &Store, question: &Key) -> Result<(), crate::store::Error> {
+    store.remove_record(SELECTIONS, question).map(drop)
 }
 
 /// Remembers the answer to [`recall_selection`].

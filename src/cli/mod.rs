@@ -11,6 +11,7 @@ mod contexts;
 mod doctor;
 mod exit;
 mod flags;
+mod fsck;
 mod graph;
 mod images;
 mod inspect;
@@ -47,6 +48,8 @@ enum Command {
     Check(check::Arguments),
     /// Say what this machine lets Strata do, and how to mend what it does not
     Doctor(doctor::Arguments),
+    /// Verify the local store, and repair it
+    Fsck(fsck::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
     Graph(graph::Arguments),
     /// List the images in the local store
@@ -81,6 +84,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::CacheMounts(arguments) => cache_mounts::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Fsck(arguments) => fsck::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

@@ -44,6 +44,7 @@ use super::inode::{self, Child, ChildKind};
 use super::outgoing::{self, Outgoing, SinkError};
 use super::xattr::{self, At, Attributes};
 use super::{Measured, OPAQUE_MARKER, OverlayXattr, WHITEOUT_PREFIX};
+use crate::digest::{ContentId, Sha256};
 
 /// The version of the archive's format, part of every key that stands for a layer Strata made.
 pub const FORMAT: u32 = 1;
@@ -114,6 +115,28 @@ impl From<SinkError> for Error {
     }
 }
 
+impl Error {
+    /// Whether the tree is at fault, which was written as an archive before: something of it is gone, is another kind of
+    /// thing, or cannot be read from the disk.
+    pub fn is_damage(&self) -> bool {
+        use rustix::io::Errno;
+        match self {
+            Self::Read { source, .. } => {
+                let gone = [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::STALE];
+                let broken = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA];
+                source.raw_os_error().is_some_and(|code| {
+                    gone.iter().chain(&broken).any(|errno| errno.raw_os_error() == code)
+                })
+            }
+            Self::Changed { .. }
+            | Self::AttributeName { .. }
+            | Self::HeaderTooLarge { .. }
+            | Self::OverlayRecord { .. } => true,
+            Self::Sink { .. } => false,
+        }
+    }
+}
+
 /// Writes the layer in `tree` to `sink` and measures it on the way.
 ///
 /// # Errors
@@ -144,6 +167,16 @@ pub fn measure_and_tell(
     write_and_tell(tree, xattr, times, &mut io::sink(), misread)
 }
 
+/// The content of the layer in `tree`, as one digest: the BLAKE3 of the archive that [`write`] makes of it. It seals the tree
+/// of a layer whose own archive another writer made.
+///
+/// # Errors
+/// As [`measure`].
+pub fn seal(tree: &Path, xattr: OverlayXattr) -> Result<ContentId, Error> {
+    let written = hashed::<blake3::Hasher>(tree, xattr, Times::default(), &mut io::sink(), &mut |_| {});
+    written.map(|(seal, ..)| seal)
+}
+
 fn write_and_tell(
     tree: &Path,
     xattr: OverlayXattr,
@@ -151,15 +184,27 @@ fn write_and_tell(
     sink: &mut dyn Write,
     misread: &mut dyn FnMut(PathBuf),
 ) -> Result<Measured, Error> {
+    let (digest, size, entries) = hashed::<Sha256>(tree, xattr, times, sink, misread)?;
+    Ok(Measured { diff_id: digest.into(), size, entries })
+}
+
+/// Writes the archive, and gives its digest, its size and how many entries it has.
+fn hashed<H: outgoing::Hash>(
+    tree: &Path,
+    xattr: OverlayXattr,
+    times: Times,
+    sink: &mut dyn Write,
+    misread: &mut dyn FnMut(PathBuf),
+) -> Result<(H::Digest, u64, u64), Error> {
     let mut entries = 0;
-    let (digest, size) = outgoing::hashed(sink, |out| {
+    let (digest, size) = outgoing::hashed::<H, _>(sink, |out| {
         let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
         let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, misread };
         writer.tree(tree)?;
         entries = writer.entries;
         Ok::<_, Error>(())
     })?;
-    Ok(Measured { diff_id: digest.into(), size, entries })
+    Ok((digest, size, entries))
 }
 
 struct Writer<'a, 'b> {

@@ -1,4 +1,5 @@
 //! Bytes of an archive on their way out: collected into chunks, handed to a sink, and hashed on another thread.
+//! Which hash is the caller's choice: SHA-256 names a layer, BLAKE3 seals one at a tenth of the price.
 //!
 //! Memory is bounded by a few chunks, whatever is written. The order of bytes is the order of the calls.
 
@@ -7,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 
 use super::{CHUNK, CHUNKS_IN_FLIGHT};
-use crate::digest::{Digest, Sha256};
+use crate::digest::{ContentId, Digest, Sha256};
 
 /// Where an archive's bytes are put.
 pub(super) struct Outgoing<'a> {
@@ -29,16 +30,49 @@ impl Chunk {
     }
 }
 
-/// Runs `produce` with a place to put bytes. Gives the SHA-256 and the number of all bytes put there.
-pub(super) fn hashed<E: From<SinkError>>(
+/// What takes the bytes one after the other, and gives their digest.
+pub(super) trait Hash: Default + Send {
+    type Digest: Send;
+
+    fn update(&mut self, bytes: &[u8]);
+
+    fn finish(self) -> Self::Digest;
+}
+
+impl Hash for Sha256 {
+    type Digest = Digest;
+
+    fn update(&mut self, bytes: &[u8]) {
+        Self::update(self, bytes);
+    }
+
+    fn finish(self) -> Digest {
+        Self::finish(self)
+    }
+}
+
+impl Hash for blake3::Hasher {
+    type Digest = ContentId;
+
+    fn update(&mut self, bytes: &[u8]) {
+        Self::update(self, bytes);
+    }
+
+    fn finish(self) -> ContentId {
+        self.finalize().into()
+    }
+}
+
+/// Runs `produce` with a place to put bytes. Gives the digest and the number of all bytes put there.
+pub(super) fn hashed<H: Hash, E: From<SinkError>>(
     sink: &mut dyn Write,
     produce: impl FnOnce(&mut Outgoing<'_>) -> Result<(), E>,
-) -> Result<(Digest, u64), E> {
+) -> Result<(H::Digest, u64), E> {
     let (to_hash, incoming) = sync_channel::<Chunk>(CHUNKS_IN_FLIGHT);
     let (give_back, hashed) = channel();
     thread::scope(|scope| {
         let hasher = scope.spawn(move || {
-            let mut hash = Sha256::new();
+            let mut hash = H::default();
             for chunk in incoming {
                 hash.update(&chunk.bytes[..chunk.filled]);
                 // After the last chunk nobody takes it back.

@@ -1,12 +1,23 @@
 //! How one node is solved: known already, known by the time its lock is ours, or made now.
+//!
+//! A hit needs no layer on disk but its own, and what was there when it was asked for may be found damaged, or gone, when
+//! a later step or an output needs it. That is no failure: everything the step needs is solved once more ([`Solver::again`]),
+//! where a record whose layer is gone is a miss like any other, and then the step itself.
+//!
+//! A layer whose files were found changed had them for nobody knows how long. So what was made on top of it is not trusted
+//! either: every step of this build that has it among its inputs is made again.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::base;
 use crate::cache::key::Fields;
 use crate::cache::record::{MadeBy, Record};
 use crate::cache::{self, key};
-use crate::digest::{ContentId, DiffId};
+use crate::digest::{ContentId, DiffId, Key};
 use crate::execute::mount::Shown;
 use crate::execute::shell::Sandbox;
 use crate::execute::{self, Executor, Files, Selected};
@@ -41,7 +52,15 @@ impl Error {
             Self::Cancelled => false,
         }
     }
+
+    /// Whether something that an earlier step or a fetch gave was needed and is not in the store.
+    fn is_loss(&self) -> bool {
+        matches!(self, Self::Execute(error) if error.is_loss())
+    }
 }
+
+/// How often a build makes again what was found damaged before it gives up: each time something new was found.
+pub const MENDS: usize = 5;
 
 /// A node's failure, with the node.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +93,31 @@ pub struct Solved {
     pub fetched: Option<Fetched>,
 }
 
+/// What a build knows of its own steps.
+#[derive(Debug, Default)]
+pub struct Memory {
+    made: Mutex<HashMap<Key, Memorized>>,
+    mended: AtomicBool,
+}
+
+/// What a step made.
+#[derive(Debug, Clone, Copy)]
+struct Memorized {
+    made: Made,
+    /// How many layers were known to be damaged then: it was not made on top of these.
+    damaged: usize,
+}
+
+impl Memory {
+    fn remember(&self, fields: &Fields, made: Memorized) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(fields.key(), made);
+    }
+
+    fn recall(&self, fields: &Fields) -> Option<Memorized> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&fields.key()).copied()
+    }
+}
+
 /// Solves the nodes of one graph with the cache and the executor.
 #[derive(Debug)]
 pub struct Solver<'a> {
@@ -91,6 +135,8 @@ pub struct Solver<'a> {
     pub build: Option<&'a BuildId>,
     /// Stages for which they do not count (`--no-cache-filter`), in any case.
     pub fresh: &'a [String],
+    /// What this build has come to know.
+    pub memory: &'a Memory,
 }
 
 impl Solve for Solver<'_> {
@@ -98,19 +144,17 @@ impl Solve for Solver<'_> {
     type Error = Failed;
 
     fn solve(&self, id: NodeId, inputs: Vec<Solved>) -> Result<Solved, Failed> {
-        let node = &self.graph[id];
-        let solved = match &node.op {
-            Op::Scratch => Ok(Solved::default()),
-            Op::Context(name) => Ok(self.context(name)),
-            Op::Image(request) => Ok(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }),
-            Op::Http(_) | Op::Git(_) => self.fetch(node),
-            Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => self.layer(node, &inputs),
-        };
-        solved.map_err(|error| {
-            // Whatever goes wrong once the build is being ended is a consequence of that.
-            let error = if self.executor.cancel.is_cancelled() { Error::Cancelled } else { error };
-            Failed { node: id, error }
-        })
+        let mut solved = self.attempt(id, &inputs, Round::First);
+        for _ in 0..MENDS {
+            match &solved {
+                Err(failed) if self.can_mend(failed, &inputs) => {}
+                _ => break,
+            }
+            let inputs = self.solved_again(id)?;
+            let inputs: Vec<Solved> = self.inputs(id, &inputs);
+            solved = self.attempt(id, &inputs, Round::Again);
+        }
+        solved
     }
 
     fn cancel(&self) {
@@ -119,7 +163,81 @@ impl Solve for Solver<'_> {
     }
 }
 
+/// Whether a node is solved for the first time in this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    First,
+    /// What this build made counts, and hits have been told of.
+    Again,
+}
+
 impl Solver<'_> {
+    /// Solves the whole graph once more, one node after another: what is known is taken as it is, and what is gone from the
+    /// store is made again. With nothing gone this costs a look at each step's record.
+    ///
+    /// # Errors
+    /// The first failure of any node.
+    pub fn again(&self) -> Result<Vec<Solved>, Failed> {
+        let all = self.solved_again(NodeId(self.graph.nodes.len()))?;
+        Ok(all.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Whether any node was solved again, so that what [`super::run`] gave may be out of date.
+    pub fn has_mended(&self) -> bool {
+        self.memory.mended.load(Ordering::Relaxed)
+    }
+
+    /// Solves once more what a node needs; a node beyond the last needs everything.
+    fn solved_again(&self, id: NodeId) -> Result<Vec<Option<Solved>>, Failed> {
+        self.memory.mended.store(true, Ordering::Relaxed);
+        let count = self.graph.nodes.len();
+        let mut needed = vec![id.0 == count; count];
+        // Inputs stand before the nodes that need them.
+        for node in (0..count).rev() {
+            if node == id.0 || needed[node] {
+                self.graph.nodes[node].op.inputs().into_iter().for_each(|input| needed[input.0] = true);
+            }
+        }
+        let mut solved: Vec<Option<Solved>> = vec![None; count];
+        for node in (0..count).filter(|node| needed[*node]) {
+            let inputs = self.inputs(NodeId(node), &solved);
+            solved[node] = Some(self.attempt(NodeId(node), &inputs, Round::Again)?);
+        }
+        Ok(solved)
+    }
+
+    fn inputs(&self, id: NodeId, solved: &[Option<Solved>]) -> Vec<Solved> {
+        self.graph[id].op.inputs().into_iter().map(|input| solved[input.0].clone().unwrap_or_default()).collect()
+    }
+
+    /// Whether a failure comes from something that was in the store and is not there any more.
+    fn can_mend(&self, failed: &Failed, inputs: &[Solved]) -> bool {
+        if matches!(failed.error, Error::Cancelled) || self.executor.cancel.is_cancelled() {
+            return false;
+        }
+        // A process that failed had all its layers when it began.
+        let is_gone = |layer: &DiffId| matches!(self.store.layer(layer), Ok(None));
+        let ran = matches!(self.graph[failed.node].op, Op::Run(_));
+        failed.error.is_loss()
+            || ran && inputs.first().is_some_and(|parent| parent.chain.layers().iter().any(is_gone))
+    }
+
+    fn attempt(&self, id: NodeId, inputs: &[Solved], round: Round) -> Result<Solved, Failed> {
+        let node = &self.graph[id];
+        let solved = match &node.op {
+            Op::Scratch => Ok(Solved::default()),
+            Op::Context(name) => Ok(self.context(name)),
+            Op::Image(request) => Ok(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }),
+            Op::Http(_) | Op::Git(_) => self.fetch(node),
+            Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => self.layer(node, inputs, round),
+        };
+        solved.map_err(|error| {
+            // Whatever goes wrong once the build is being ended is a consequence of that.
+            let error = if self.executor.cancel.is_cancelled() { Error::Cancelled } else { error };
+            Failed { node: id, error }
+        })
+    }
+
     /// What the cache knows of each node, without making or fetching anything.
     pub fn status(&self) -> Vec<Status> {
         let mut known: Vec<Option<Solved>> = Vec::with_capacity(self.graph.nodes.len());
@@ -200,7 +318,7 @@ impl Solver<'_> {
         }
         // A source that is missing is the build's to report: here it only means that the step would run.
         let made =
-            self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(node, &fields)).map(|(made, _)| made);
+            self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(node, &fields, inputs, Round::First)).map(|(made, _)| made);
         match made {
             Some(made) => (
                 Status::Cached,
@@ -224,7 +342,7 @@ impl Solver<'_> {
         Ok(Solved { fetched: Some(fetched), ..Solved::default() })
     }
 
-    fn layer(&self, node: &Node, inputs: &[Solved]) -> Result<Solved, Error> {
+    fn layer(&self, node: &Node, inputs: &[Solved], round: Round) -> Result<Solved, Error> {
         let title = node.origin.title();
         let parent = &inputs[0].chain;
         let asked = Instant::now();
@@ -232,18 +350,44 @@ impl Solver<'_> {
             self.reporter.start(&title).finish(Some(error.to_string()));
         })?;
         let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made), fetched: None };
-        if let Some((made, from)) = self.known(node, &fields) {
-            self.reporter.cached(&title, from);
+        if let Some((made, from)) = self.known(node, &fields, inputs, round) {
+            if round == Round::First {
+                self.reporter.cached(&title, from);
+            }
+            self.remember(&fields, made);
             return Ok(solved(made));
         }
         let task = self.reporter.start(&title);
-        let made = self.make(node, &fields, files, inputs, &task, asked);
+        let made = self.make(node, &fields, files, inputs, &task, asked, round);
+        if let Ok(made) = made {
+            self.remember(&fields, made);
+        }
         task.finish(made.as_ref().err().map(ToString::to_string));
         made.map(solved)
     }
 
     /// What the cache has for these fields, and where that was made.
-    fn known(&self, node: &Node, fields: &Fields) -> Option<(Made, Option<Earlier>)> {
+    fn known(
+        &self,
+        node: &Node,
+        fields: &Fields,
+        inputs: &[Solved],
+        round: Round,
+    ) -> Option<(Made, Option<Earlier>)> {
+        let damaged = self.store.damaged_layers();
+        let is_above = |layers: &[DiffId]| {
+            layers.iter().any(|layer| inputs.iter().any(|input| input.chain.layers().contains(layer)))
+        };
+        if round == Round::Again
+            && let Some(Memorized { made, damaged: known }) = self.memory.recall(fields)
+            && !is_above(damaged.get(known..).unwrap_or_default())
+            && matches!(self.store.layer(&made.layer), Ok(Some(_)))
+        {
+            return Some((made, None));
+        }
+        if is_above(&damaged) {
+            return None;
+        }
         let fresh = self.fresh.iter().any(|stage| stage.eq_ignore_ascii_case(&node.origin.stage));
         let record = (self.use_cache && !fresh).then(|| cache::lookup(self.store, &fields.key())).flatten()?;
         let from = record.made_by.map(|MadeBy { build, step }| Earlier { build: build.into(), step });
@@ -259,15 +403,20 @@ impl Solver<'_> {
         inputs: &[Solved],
         task: &Task<'_>,
         asked: Instant,
+        round: Round,
     ) -> Result<Made, Error> {
         let key = fields.key();
         let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
-        if let Some((made, from)) = self.known(node, fields) {
+        if let Some((made, from)) = self.known(node, fields, inputs, round) {
             if let Some(Earlier { build, step }) = from {
                 task.waiting(format!("made by build {build}, step {step}"));
             }
             return Ok(made);
         }
+        let files = match (files, &node.op) {
+            (Selected::Remembered(digest), Op::Copy(op)) => Selected::Files(self.selected(op, digest, inputs)?),
+            (files, _) => files,
+        };
         let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();
         let layer = self.executor.execute(&node.op, &key, &chains, &fetched(inputs), files, task)?;
         let record = Record {
@@ -282,6 +431,27 @@ impl Solver<'_> {
             self.reporter.warning(format!("the result of {:?} is not remembered: {error}", node.origin.text));
         }
         Ok(Made { layer, created: record.created })
+    }
+
+    fn remember(&self, fields: &Fields, made: Made) {
+        let damaged = self.store.damaged_layers().len();
+        self.memory.remember(fields, Memorized { made, damaged });
+    }
+
+    /// The files of a copy whose digest was remembered, which they must still have.
+    fn selected(&self, op: &CopyOp, digest: ContentId, inputs: &[Solved]) -> Result<Files, Error> {
+        let (from, fetched) = (&inputs[1].chain, fetched(inputs));
+        let files = self.executor.select_from_layers(op, from, &fetched)?;
+        if files.digest() == digest {
+            return Ok(files);
+        }
+        // The layers are not what they were, or the memory is wrong: neither is used any more.
+        let identities: Vec<String> = fetched.iter().map(Fetched::identity).collect();
+        cache::forget_selection(self.store, &key::selection(op, from, &identities))?;
+        let damaged = self.executor.layers.discard_damaged(from)?;
+        let layer = damaged.first().or(from.layers().last()).copied();
+        let lost = layer.map(|layer| base::layers::Error::Lost { layer });
+        Err(lost.map_or(Error::Cancelled, |lost| execute::Error::from(lost).into()))
     }
 
     fn lock(&self, key: &str, purpose: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
@@ -306,7 +476,7 @@ impl Solver<'_> {
             Op::Mkdir(op) => (key::mkdir(op, parent), Selected::Nothing),
             Op::Copy(op) => {
                 let (digest, files) = self.files(op, &inputs[1].chain, &fetched(inputs))?;
-                (key::copy(op, parent, &digest), files.map_or(Selected::Nothing, Selected::Files))
+                (key::copy(op, parent, &digest), files.map_or(Selected::Remembered(digest), Selected::Files))
             }
             Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Http(_) | Op::Git(_) => {
                 unreachable!("only nodes that make a layer have a key")

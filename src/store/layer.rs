@@ -63,6 +63,9 @@ pub enum Origin {
     Pulled {
         /// The image, by its full name.
         reference: String,
+        /// The content of the tree: the BLAKE3 of the archive that Strata's own writer makes of it. The layer's own archive
+        /// was made by another, and cannot be made again to be compared.
+        seal: ContentId,
     },
     /// Made by a step.
     Built {
@@ -99,6 +102,19 @@ struct Body {
     meta: LayerMeta,
 }
 
+/// What stands under a layer's name, as far as its description tells.
+#[derive(Debug)]
+pub enum LayerState {
+    /// Nothing.
+    Missing,
+    /// A layer that can be used.
+    Whole(StoredLayer),
+    /// A layer whose description cannot be read, or whose tree is gone.
+    Damaged,
+    /// A layer that a loss of power may have cut short.
+    Unwritten,
+}
+
 /// What stands under a layer's name.
 #[derive(Debug)]
 enum Found {
@@ -132,6 +148,40 @@ impl Store {
                 Ok(None)
             }
             Found::Nothing | Found::Unwritten => Ok(None),
+        }
+    }
+
+    /// What stands under a layer's name. Changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Store::layer`].
+    pub fn look_at_layer(&self, diff_id: &DiffId) -> Result<LayerState, Error> {
+        Ok(match self.find(diff_id)? {
+            Found::Nothing => LayerState::Missing,
+            Found::Damaged => LayerState::Damaged,
+            Found::Unwritten => LayerState::Unwritten,
+            Found::Layer(Body { meta, .. }) => {
+                let tree = self.layout.layer(diff_id).join(TREE);
+                LayerState::Whole(StoredLayer { diff_id: *diff_id, tree, meta })
+            }
+        })
+    }
+
+    /// Takes a layer whose files are not what they were out of the store, noted as [`Damage`]; whether there was one.
+    /// Its files stay where a running step that has them mounted finds them, until this process ends.
+    ///
+    /// # Errors
+    /// What the operating system refused.
+    pub fn discard_layer(&self, diff_id: &DiffId) -> Result<bool, Error> {
+        let _lock = self.own_layer_lock(diff_id)?;
+        let (path, aside) = (self.layout.layer(diff_id), self.workspace()?.fresh());
+        match rename_directory(&path, &aside) {
+            Ok(()) => {
+                self.notes.add(Damage::LayerFiles { diff_id: *diff_id });
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::at("set aside", &path, error)),
         }
     }
 

@@ -63,7 +63,7 @@ impl Store {
     /// # Errors
     /// What the operating system refused. A build can go on without the record.
     pub fn write_record(&self, bucket: Bucket, key: &Key, value: &[u8]) -> Result<(), Error> {
-        let mut file = header(bucket, key, value).into_bytes();
+        let mut file = header(bucket.name(), key, value).into_bytes();
         file.extend_from_slice(value);
         self.place(&self.layout.record(bucket, key), &file, 0o600, Durability::Lazy)
     }
@@ -82,14 +82,25 @@ impl Store {
     }
 }
 
-fn header(bucket: Bucket, key: &Key, value: &[u8]) -> String {
+/// The value in a record's file, if the file is what was written under this key in the bucket of this name.
+pub(super) fn value_of(bucket: &str, key: &Key, mut file: Vec<u8>) -> Option<Vec<u8>> {
+    let start = start_of_value(bucket, key, &file)?;
+    file.drain(..start);
+    Some(file)
+}
+
+fn header(bucket: &str, key: &Key, value: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(bucket.name().as_bytes()).update(&[0]).update(key.as_bytes()).update(value);
+    hasher.update(bucket.as_bytes()).update(&[0]).update(key.as_bytes()).update(value);
     format!("{MAGIC} {} {}\n", value.len(), hasher.finalize().to_hex())
 }
 
 /// Where the value begins, if the file is whole. The header is made anew and compared: there is nothing to parse.
 pub(super) fn value_start(bucket: Bucket, key: &Key, file: &[u8]) -> Option<usize> {
+    start_of_value(bucket.name(), key, file)
+}
+
+fn start_of_value(bucket: &str, key: &Key, file: &[u8]) -> Option<usize> {
     let start = file.iter().position(|byte| *byte == b'\n')? + 1;
     let (found, value) = file.split_at(start);
     (found == header(bucket, key, value).as_bytes()).then_some(start)
@@ -103,7 +114,7 @@ mod tests {
     const BUCKET: Bucket = Bucket::new("steps-v1");
 
     fn whole(key: &Key, value: &[u8]) -> Vec<u8> {
-        [header(BUCKET, key, value).as_bytes(), value].concat()
+        [header(BUCKET.name(), key, value).as_bytes(), value].concat()
     }
 
     proptest! {
