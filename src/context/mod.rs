@@ -14,7 +14,7 @@ pub mod opened;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -117,9 +117,6 @@ struct Learned {
 
 /// How often a file is read again because it changed meanwhile.
 const ATTEMPTS: usize = 5;
-
-/// Files from this size on are hashed with several threads.
-const PARALLEL_FROM: u64 = 8 << 20;
 
 impl Context {
     /// Opens the directory `path`. With `index`, digests are remembered in that file from build to build.
@@ -317,7 +314,7 @@ impl Context {
             let taken = now();
             let before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
             self.files_read.fetch_add(1, Ordering::Relaxed);
-            let content = hash(&file, before.size).map_err(|error| self.fail(path, error))?;
+            let content = ContentId::of_all(&file, before.size).map_err(|error| self.fail(path, error))?;
             let after = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
             if before == after {
                 self.learn(path, before, taken, Some(content), None);
@@ -377,21 +374,6 @@ fn now() -> Time {
     // A clock before 1970 makes every file young, so that nothing is trusted: slow, never wrong.
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
-}
-
-fn hash(mut file: &File, size: u64) -> io::Result<ContentId> {
-    let parallel = size >= PARALLEL_FROM;
-    let mut buffer = vec![0; if parallel { 4 << 20 } else { usize::try_from(size).unwrap_or(0).clamp(4096, 1 << 17) }];
-    let mut hasher = blake3::Hasher::new();
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize().into()),
-            Ok(length) if parallel => hasher.update_rayon(&buffer[..length]),
-            Ok(length) => hasher.update(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-    }
 }
 
 /// Reads the attributes that belong into an image. Through `/proc`, because no call reads those of a link by descriptor.

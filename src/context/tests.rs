@@ -223,14 +223,6 @@ fn attributes_are_remembered_and_the_machines_own_stay_here() {
 }
 
 #[test]
-fn large_files_hash_the_same_in_parallel() {
-    let dir = tree(&[]);
-    let bytes: Vec<u8> = (0..PARALLEL_FROM + 12345).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
-    fs::write(dir.path().join("big"), &bytes).unwrap();
-    assert_eq!(content(&open(dir.path(), "", None), "big"), blake3::hash(&bytes).into());
-}
-
-#[test]
 fn errors_name_the_context() {
     let error = Context::open(Path::new("/nonexistent"), Ignore::default(), None).unwrap_err();
     assert_eq!(error.to_string(), "cannot open the build context /nonexistent");

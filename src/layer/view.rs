@@ -27,12 +27,6 @@ use super::tree::{Entry, Kind, Tree};
 use super::xattr::{self, At, Attributes};
 use crate::digest::ContentId;
 
-/// How many bytes of a file are read at once.
-const PIECE: usize = 1 << 20;
-
-/// From this many bytes on, several threads hash a piece faster than one.
-const LARGE_PIECE: usize = 128 << 10;
-
 /// A stack of layers.
 #[derive(Debug)]
 pub struct View {
@@ -195,22 +189,9 @@ impl Tree for View {
     }
 
     fn content_id(&self, path: &Path, _entry: &Entry) -> io::Result<ContentId> {
-        use std::io::Read as _;
-
-        let mut file = self.open(path)?;
+        let file = self.open(path)?;
         let size = file.metadata()?.len();
-        // One byte more, so that a small file takes one read that is also seen to be the last.
-        let mut piece = vec![0; usize::try_from(size + 1).unwrap_or(PIECE).min(PIECE)];
-        let mut hasher = blake3::Hasher::new();
-        loop {
-            match file.read(&mut piece) {
-                Ok(0) => return Ok(hasher.finalize().into()),
-                Ok(length) if length >= LARGE_PIECE => drop(hasher.update_rayon(&piece[..length])),
-                Ok(length) => drop(hasher.update(&piece[..length])),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        ContentId::of_all(&file, size)
     }
 }
 
