@@ -72,7 +72,8 @@ pub(super) struct Record {
 /// Everything known about a context.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    records: HashMap<PathBuf, Record>,
+    /// By the bytes of the path: hashing and comparing a path part by part takes several times as long.
+    records: HashMap<OsString, Record>,
 }
 
 impl Index {
@@ -84,16 +85,16 @@ impl Index {
 
     /// What is known about a path under exactly this `stat` result.
     pub(super) fn get(&self, path: &Path, stat: &Stat) -> Option<&Record> {
-        self.records.get(path).filter(|record| record.stat == *stat)
+        self.records.get(path.as_os_str()).filter(|record| record.stat == *stat)
     }
 
     pub(super) fn insert(&mut self, path: PathBuf, record: Record) {
-        self.records.insert(path, record);
+        self.records.insert(path.into_os_string(), record);
     }
 
     /// Forgets every path that `gone` says does not exist any more.
     pub(super) fn forget(&mut self, gone: impl Fn(&Path) -> bool) {
-        self.records.retain(|path, _| !gone(path));
+        self.records.retain(|path, _| !gone(Path::new(path)));
     }
 
     /// Replaces the file. A reader sees the old one or the new one.
@@ -110,7 +111,7 @@ impl Index {
         records.sort_unstable_by_key(|(path, _)| *path);
         put_length(&mut out, records.len());
         for (path, record) in records {
-            put_bytes(&mut out, path.as_os_str().as_bytes());
+            put_bytes(&mut out, path.as_bytes());
             let stat = &record.stat;
             for number in [stat.device, stat.inode, stat.size] {
                 out.extend(number.to_le_bytes());
@@ -156,7 +157,7 @@ fn parse(bytes: &[u8]) -> Option<Index> {
     let count = input.length()?;
     let mut records = HashMap::with_capacity(count.min(bytes.len() / 64));
     for _ in 0..count {
-        let path = PathBuf::from(OsString::from_vec(input.bytes()?.to_vec()));
+        let path = OsString::from_vec(input.bytes()?.to_vec());
         records.insert(path, input.record()?);
     }
     input.0.is_empty().then_some(Index { records })
