@@ -38,8 +38,14 @@ pub(super) struct Stat {
 impl Stat {
     /// Whether a digest or attribute taken when the clock said `taken` says nothing about the file as it is under this result.
     pub(super) fn is_racy(&self, taken: Time) -> bool {
+        self.youth(taken).is_some()
+    }
+
+    /// How long after `taken` a digest can be taken that is to be remembered, if it is too early for that.
+    pub(super) fn youth(&self, taken: Time) -> Option<Duration> {
         let newest = nanoseconds(self.mtime.max(self.ctime));
-        newest + margin(self).as_nanos().cast_signed() >= nanoseconds(taken)
+        let left = newest + margin(self).as_nanos().cast_signed() - nanoseconds(taken);
+        (left >= 0).then(|| Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX).saturating_add(1)))
     }
 }
 
@@ -264,7 +270,13 @@ mod tests {
             ((100, 0), (100, 0), (102, 20_000_001), false),
             ((200, 5), (100, 0), at(999), true),
         ] {
-            assert_eq!(stat(mtime, ctime).is_racy(taken), racy, "{mtime:?} {ctime:?} {taken:?}");
+            let stat = stat(mtime, ctime);
+            assert_eq!(stat.is_racy(taken), racy, "{mtime:?} {ctime:?} {taken:?}");
+            if let Some(wait) = stat.youth(taken) {
+                let then = Duration::new(taken.0.cast_unsigned(), taken.1) + wait;
+                let then = (then.as_secs().cast_signed(), then.subsec_nanos());
+                assert!(!stat.is_racy(then), "{mtime:?} {ctime:?} {taken:?} {wait:?}");
+            }
         }
     }
 }

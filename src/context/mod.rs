@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
@@ -315,8 +315,13 @@ impl Context {
     fn digest(&self, path: &Path) -> io::Result<ContentId> {
         for _ in 0..ATTEMPTS {
             let file = self.open_file(path).map_err(|error| self.fail(path, error))?;
-            let taken = now();
-            let before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
+            let mut taken = now();
+            let mut before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
+            if let Some(youth) = before.youth(taken).filter(|youth| worth_waiting(before.size, *youth)) {
+                std::thread::sleep(youth);
+                taken = now();
+                before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
+            }
             self.files_read.fetch_add(1, Ordering::Relaxed);
             let content = ContentId::of_all(&file, before.size).map_err(|error| self.fail(path, error))?;
             let after = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
@@ -372,6 +377,16 @@ impl Tree for Context {
     fn may_change(&self) -> bool {
         true
     }
+}
+
+/// Whether a file that was written a moment ago is better read a moment later: else the next build, too, would read it all,
+/// because what is read of it now says nothing about later.
+fn worth_waiting(size: u64, youth: Duration) -> bool {
+    /// From this length on reading takes longer than a look at the clock.
+    const LARGE: u64 = 1 << 20;
+    /// What nobody notices, at most once a build: afterwards all that was young is older.
+    const MOMENT: Duration = Duration::from_millis(25);
+    size >= LARGE && youth <= MOMENT
 }
 
 fn now() -> Time {

@@ -223,6 +223,20 @@ fn attributes_are_remembered_and_the_machines_own_stay_here() {
 }
 
 #[test]
+fn a_large_file_is_remembered_however_young_it_is() {
+    let dir = tree(&[]);
+    let index = dir.path().join("index");
+    fs::create_dir(dir.path().join("context")).unwrap();
+    fs::write(dir.path().join("context/big"), vec![7; 2 << 20]).unwrap();
+    let first = open(&dir.path().join("context"), "", Some(&index));
+    content(&first, "big");
+    first.save().unwrap();
+    let second = open(&dir.path().join("context"), "", Some(&index));
+    content(&second, "big");
+    assert_eq!((first.files_read(), second.files_read()), (1, 0));
+}
+
+#[test]
 fn errors_name_the_context() {
     let error = Context::open(Path::new("/nonexistent"), Ignore::default(), None).unwrap_err();
     assert_eq!(error.to_string(), "cannot open the build context /nonexistent");
