@@ -26,6 +26,7 @@ use self::error::{ended, step_failed};
 use self::finish::Finish;
 use self::prepare::prepare;
 use self::record::Record;
+use crate::base::completion::Completions;
 use crate::base::layers::Layers;
 use crate::check;
 use crate::digest::Digest;
@@ -245,7 +246,8 @@ fn share(place: &Workplace) -> Result<store::Lock, Error> {
 
 fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> Executor<'a> {
     let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
-    let layers = Layers { store, bases: &plan.bases, client, reporter, cancel, xattr: *xattr, owners: *owners };
+    let (bases, completions) = (&plan.bases, Completions::default());
+    let layers = Layers { store, bases, client, reporter, cancel, xattr: *xattr, owners: *owners, completions };
     Executor {
         store,
         layers,

@@ -505,6 +505,7 @@ impl Executor<'_> {
             origin: Origin::Built { key: *key },
             clamp: epoch,
             forms: Vec::new(),
+            implied: Vec::new(),
         };
         self.store.publish_layer(&measured.diff_id, tree, meta)?;
         Ok(measured.diff_id)

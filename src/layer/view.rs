@@ -37,13 +37,13 @@ pub struct View {
     merges: RwLock<HashMap<PathBuf, Option<Merge>>>,
 }
 
-type Merge = Arc<[usize]>;
+pub(super) type Merge = Arc<[usize]>;
 
 /// An inode of one of the layers.
-struct Found {
+pub(super) struct Found {
     tree: usize,
     inode: OwnedFd,
-    stat: Stat,
+    pub(super) stat: Stat,
 }
 
 impl View {
@@ -79,7 +79,7 @@ impl View {
         Ok(None)
     }
 
-    fn find_in_tree(&self, path: &Path, tree: usize) -> io::Result<Option<Found>> {
+    pub(super) fn find_in_tree(&self, path: &Path, tree: usize) -> io::Result<Option<Found>> {
         match self.open_in_tree(path, tree, OFlags::PATH) {
             Ok(inode) => {
                 let stat = rustix::fs::fstat(&inode)?;
@@ -90,7 +90,7 @@ impl View {
         }
     }
 
-    fn open_in_tree(&self, path: &Path, tree: usize, access: OFlags) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn open_in_tree(&self, path: &Path, tree: usize, access: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -105,7 +105,7 @@ impl View {
     }
 
     /// Which layers make up a directory.
-    fn merge(&self, path: &Path) -> io::Result<Option<Merge>> {
+    pub(super) fn merge(&self, path: &Path) -> io::Result<Option<Merge>> {
         if let Some(known) = self.merges.read().unwrap_or_else(PoisonError::into_inner).get(path) {
             return Ok(known.clone());
         }
