@@ -56,6 +56,7 @@ fn publish(store: &Store, number: usize) -> DiffId {
         origin: Origin::Built { key: Key::from_bytes([0; 32]) },
         clamp: Some(0),
         forms: Vec::new(),
+        implied: Vec::new(),
     };
     store.publish_layer(&measured.diff_id, &tree, meta).unwrap();
     measured.diff_id
