@@ -31,7 +31,7 @@ use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
 use crate::image::chain::Chain;
 use crate::layer::archive::{self, Arriving, Times};
 use crate::layer::tree::Tree;
-use crate::layer::view::View;
+use crate::layer::view::{Tops, View};
 use crate::layer::{OverlayXattr, diff};
 use crate::limits::Limits;
 use crate::progress::Task;
@@ -301,6 +301,8 @@ pub struct Executor<'a> {
     pub bases: &'a Bases,
     /// The build contexts.
     pub contexts: &'a BTreeMap<ContextName, Opened>,
+    /// What is known of the layers that steps start from.
+    pub tops: Tops,
     /// Ends every step.
     pub cancel: &'a Cancel,
     /// `SOURCE_DATE_EPOCH`.
@@ -412,7 +414,7 @@ impl Executor<'_> {
 
     /// The merged view of directories that [`Self::trees`] gave.
     fn view_over(&self, trees: &[PathBuf]) -> Result<View, Error> {
-        View::over(trees, self.xattr()).map_err(|source| Error::Layers { source })
+        View::among(&self.tops, trees, self.xattr()).map_err(|source| Error::Layers { source })
     }
 
     /// The directories of a chain, topmost first, fetching what is missing. A layer that is in the chain several times
@@ -444,7 +446,7 @@ impl Executor<'_> {
         let tree = scratch.dir("tree")?;
         let arriving = copy::apply::apply_most(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
         if !op.link {
-            diff::tidy(&tree, &lowers, self.xattr())?;
+            diff::tidy(&tree, &root, self.xattr())?;
         }
         self.publish_arriving(&tree, key, op.epoch, arriving)
     }
@@ -456,7 +458,7 @@ impl Executor<'_> {
         let tree = scratch.dir("tree")?;
         let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root, parent)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
-        diff::tidy(&tree, &lowers, self.xattr())?;
+        diff::tidy(&tree, &root, self.xattr())?;
         self.publish(&tree, key, op.epoch)
     }
 

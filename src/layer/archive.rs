@@ -49,9 +49,12 @@ use super::{Measured, OPAQUE_MARKER, OverlayXattr, WHITEOUT_PREFIX};
 /// The version of the archive's format, part of every key that stands for a layer Strata made.
 pub const FORMAT: u32 = 1;
 
-/// Content that is not in the tree yet, by the device and inode number of its file: reading it to the end also puts it
-/// there. It has as many bytes as its file.
-pub type Arriving<'a> = HashMap<(u64, u64), Box<dyn Read + Send + 'a>>;
+/// The device and number of an inode.
+pub type InodeId = (u64, u64);
+
+/// Content that is not in the tree yet, by the inode of its file: reading it to the end also puts it there. It has as many
+/// bytes as its file.
+pub type Arriving<'a> = HashMap<InodeId, Box<dyn Read + Send + 'a>>;
 
 /// How modification times are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -174,7 +177,7 @@ struct Writer<'a, 'b, 'c> {
     xattr: OverlayXattr,
     times: Times,
     /// The first path of every inode that may have another.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: HashMap<InodeId, Vec<u8>>,
     /// The archive's path of what is being written.
     path: Vec<u8>,
     /// Header blocks, kept for their allocation.

@@ -18,7 +18,7 @@ use super::filling::{self, Filling};
 use super::{Body, Error, Leaf, LinkId, Meta, Over, Placed, Stage};
 use crate::digest::ContentId;
 use crate::layer::OverlayXattr;
-use crate::layer::archive::Arriving;
+use crate::layer::archive::{Arriving, InodeId};
 use crate::layer::tree::Tree;
 use crate::layer::xattr::{At, Place, place};
 
@@ -76,7 +76,7 @@ impl Stage<'_> {
     }
 
     /// Makes a large file without its content, if the leaf is one that can get it later.
-    fn begin_large(&self, path: &Path, leaf: &Leaf, from: &dyn Tree) -> Result<Option<((u64, u64), Filling)>, Error> {
+    fn begin_large(&self, path: &Path, leaf: &Leaf, from: &dyn Tree) -> Result<Option<(InodeId, Filling)>, Error> {
         let Body::Source { path: source_path, content: Some(expected), size: filling::LARGE.. } = &leaf.body else {
             return Ok(None);
         };
