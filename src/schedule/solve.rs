@@ -190,6 +190,7 @@ impl Solver<'_> {
     /// Solves once more what a node needs; a node beyond the last needs everything.
     fn solved_again(&self, id: NodeId) -> Result<Vec<Option<Solved>>, Failed> {
         self.memory.mended.store(true, Ordering::Relaxed);
+        self.executor.tops.forget();
         let count = self.graph.nodes.len();
         let mut needed = vec![id.0 == count; count];
         // Inputs stand before the nodes that need them.
@@ -441,17 +442,15 @@ impl Solver<'_> {
     /// The files of a copy whose digest was remembered, which they must still have.
     fn selected(&self, op: &CopyOp, digest: ContentId, inputs: &[Solved]) -> Result<Files, Error> {
         let (from, fetched) = (&inputs[1].chain, fetched(inputs));
-        let files = self.executor.select_from_layers(op, from, &fetched)?;
-        if files.digest() == digest {
-            return Ok(files);
-        }
+        let selected = self.executor.select_from_layers(op, from, &fetched);
+        let is_right = selected.as_ref().is_ok_and(|files| files.digest() == digest);
+        let Some(top) = from.layers().last().filter(|_| !is_right) else { return Ok(selected?) };
         // The layers are not what they were, or the memory is wrong: neither is used any more.
         let identities: Vec<String> = fetched.iter().map(Fetched::identity).collect();
         cache::forget_selection(self.store, &key::selection(op, from, &identities))?;
         let damaged = self.executor.layers.discard_damaged(from)?;
-        let layer = damaged.first().or(from.layers().last()).copied();
-        let lost = layer.map(|layer| base::layers::Error::Lost { layer });
-        Err(lost.map_or(Error::Cancelled, |lost| execute::Error::from(lost).into()))
+        let lost = base::layers::Error::Lost { layer: *damaged.first().unwrap_or(top) };
+        Err(execute::Error::from(lost).into())
     }
 
     fn lock(&self, key: &str, purpose: &str, task: &Task<'_>) -> Result<store::Lock, Error> {

@@ -40,7 +40,7 @@ enum Finder {
 /// One kind of file.
 struct Kind {
     name: &'static str,
-    /// The file in a store that [`seed`] filled.
+    /// The file in a store.
     file: fn(&Store) -> PathBuf,
     finder: Finder,
     /// Whether the next build has something new to make on top of everything.
@@ -71,7 +71,14 @@ const KINDS: &[Kind] = &[
     Kind { name: "whose cache mount it is", file: |s| first(&s.0.join("mounts")).join("id"), finder: Finder::Fsck, changed: false },
 ];
 
-/// A store that [`seed`] filled.
+impl Kind {
+    /// Whether it is noticed that it is gone: for most of the store that is no loss, but how things begin.
+    fn is_missed(&self) -> bool {
+        self.name == "index.json" || self.name.contains("layer that is") || self.name.contains("description")
+    }
+}
+
+/// A store that the test's first build filled.
 struct Store(PathBuf);
 
 impl Store {
@@ -256,8 +263,11 @@ fn check(seed: &Workspace, kind: &Kind, damage: Damage, expected: &[String; 2]) 
     assert_eq!(built.code(), Some(0), "{about}: {}", built.describe());
     assert_eq!(image(&workspace), expected[usize::from(kind.changed)], "{about}: another image");
     let told = built.stderr.lines().filter(|line| line.contains("damaged") || line.contains("schema")).count();
-    let tellable = kind.finder == Finder::Build && (damage != Damage::Delete || matches!(kind.name, "index.json" | "a file of a layer that is copied" | "a file of a layer that is exported" | "the description of a layer" | "the description of a base layer"));
-    assert_eq!(told, usize::from(tellable), "{about}: {}", built.describe());
+    // A bit in a name makes another name, which others may have given.
+    if !(kind.name == "index.json" && damage == Damage::Flip) {
+        let tellable = kind.finder == Finder::Build && (damage != Damage::Delete || kind.is_missed());
+        assert_eq!(told, usize::from(tellable), "{about}: {}", built.describe());
+    }
     let clean = fsck(&workspace, &[]);
     assert_eq!(clean.code(), Some(0), "{about}: {}", clean.describe());
     let again = build(&workspace, last, compression);

@@ -149,6 +149,7 @@ fn a_list_that_is_null_or_missing_is_empty_and_rubbish_is_told() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(fixture.store.tags().unwrap(), []);
     std::fs::write(&path, "{").unwrap();
+    std::fs::write(fixture.root().join("index-copy"), "{").unwrap();
     let error = fixture.store.tag(&reference("a", "1"), &descriptor(Digest::of(b"0"))).unwrap_err();
     assert!(matches!(&error, Error::Document { path: told, .. } if *told == path), "{error:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
