@@ -477,10 +477,11 @@ impl Executor<'_> {
                 path.display()
             ));
         };
-        let measured = archive::measure_and_tell(tree, self.xattr(), Times { clamp: epoch }, &mut misread)?;
+        let (measured, disk) = archive::measure_and_tell(tree, self.xattr(), Times { clamp: epoch }, &mut misread)?;
         let meta = LayerMeta {
             tar_size: measured.size,
             entries: measured.entries,
+            disk,
             origin: Origin::Built { key: *key },
             clamp: epoch,
             forms: Vec::new(),

@@ -119,7 +119,7 @@ impl From<SinkError> for Error {
 /// # Errors
 /// Whatever keeps the archive from being the tree, the tree's or the sink's; what the sink got then is no archive.
 pub fn write(tree: &Path, xattr: OverlayXattr, times: Times, sink: &mut dyn Write) -> Result<Measured, Error> {
-    write_and_tell(tree, xattr, times, sink, &mut |_| {})
+    write_and_tell(tree, xattr, times, sink, &mut |_| {}).map(|(measured, _)| measured)
 }
 
 /// Measures the layer in `tree` without keeping its bytes.
@@ -131,7 +131,7 @@ pub fn measure(tree: &Path, xattr: OverlayXattr, times: Times) -> Result<Measure
 }
 
 /// As [`measure`], and tells of every path whose name begins as a whiteout's: readers of the archive will remove something
-/// instead of making it.
+/// instead of making it. Also gives how many bytes the tree takes on the disk, as far as it is part of the archive.
 ///
 /// # Errors
 /// As [`measure`].
@@ -140,7 +140,7 @@ pub fn measure_and_tell(
     xattr: OverlayXattr,
     times: Times,
     misread: &mut dyn FnMut(PathBuf),
-) -> Result<Measured, Error> {
+) -> Result<(Measured, u64), Error> {
     write_and_tell(tree, xattr, times, &mut io::sink(), misread)
 }
 
@@ -150,16 +150,16 @@ fn write_and_tell(
     times: Times,
     sink: &mut dyn Write,
     misread: &mut dyn FnMut(PathBuf),
-) -> Result<Measured, Error> {
-    let mut entries = 0;
+) -> Result<(Measured, u64), Error> {
+    let (mut entries, mut allocated) = (0, 0);
     let (digest, size) = outgoing::hashed(sink, |out| {
         let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, misread };
+        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, allocated: 0, misread };
         writer.tree(tree)?;
-        entries = writer.entries;
+        (entries, allocated) = (writer.entries, writer.allocated);
         Ok::<_, Error>(())
     })?;
-    Ok(Measured { diff_id: digest.into(), size, entries })
+    Ok((Measured { diff_id: digest.into(), size, entries }, allocated))
 }
 
 struct Writer<'a, 'b> {
@@ -173,6 +173,8 @@ struct Writer<'a, 'b> {
     /// Header blocks, kept for their allocation.
     header: Vec<u8>,
     entries: u64,
+    /// What the inodes behind the entries take on the disk, in bytes.
+    allocated: u64,
     /// Is told of names like whiteouts.
     misread: &'a mut dyn FnMut(PathBuf),
 }
@@ -317,6 +319,9 @@ impl Writer<'_, '_> {
         header.encode(&mut self.header).map_err(|_| Error::HeaderTooLarge { path: self.shown_path() })?;
         self.out.put(&self.header)?;
         self.entries += 1;
+        if typeflag != typeflag::HARD_LINK {
+            self.allocated += inode::allocated(stat);
+        }
         Ok(())
     }
 
