@@ -230,14 +230,15 @@ fn recorded(
 /// See [`Error`].
 pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>), Error> {
     drop(place.store.sweep()?.wait());
+    let _shared = share(place)?;
     let plan = prepare(request, place)?;
     let executor = executor(&plan, request, place);
     let status = solver(&plan, &executor, request, place).status();
     Ok((plan, status))
 }
 
-/// Keeps collections away while a build reads and writes the store.
-fn share(place: &Workplace) -> Result<store::Lock, Error> {
+/// Keeps collections away from what a build finds and makes.
+fn share(place: &Workplace) -> Result<store::Share, Error> {
     let waiting = &mut |_: &store::LockOwner| match place.cancel.is_cancelled() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),

@@ -6,18 +6,24 @@
 pub mod key;
 pub mod record;
 
-use crate::digest::{ContentId, Key};
+use crate::digest::{ContentId, DiffId, Key};
 use crate::store::{Bucket, Store};
 
 use record::Record;
 
-const STEPS: Bucket = Bucket::new("steps-v1");
+/// What steps made, by their keys.
+pub const STEPS: Bucket = Bucket::new("steps-v1");
 const SELECTIONS: Bucket = Bucket::new("selections-v1");
 
 /// The record of a step, if it is sound and its layer is in the store.
 pub fn lookup(store: &Store, key: &Key) -> Option<Record> {
     let record = Record::decode(&store.read_record(STEPS, key)?)?;
     store.layer(&record.layer).ok()?.map(|_| record)
+}
+
+/// The layer that the bytes of a step's record name.
+pub fn layer_in(bytes: &[u8]) -> Option<DiffId> {
+    Some(Record::decode(bytes)?.layer)
 }
 
 /// Remembers what a step made.

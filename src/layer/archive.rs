@@ -127,7 +127,7 @@ impl From<SinkError> for Error {
 /// # Errors
 /// Whatever keeps the archive from being the tree, the tree's or the sink's; what the sink got then is no archive.
 pub fn write(tree: &Path, xattr: OverlayXattr, times: Times, sink: &mut dyn Write) -> Result<Measured, Error> {
-    write_and_tell(tree, xattr, times, sink, &mut Arriving::new(), &mut |_| {})
+    write_and_tell(tree, xattr, times, sink, &mut Arriving::new(), &mut |_| {}).map(|(measured, _)| measured)
 }
 
 /// Measures the layer in `tree` without keeping its bytes.
@@ -139,7 +139,8 @@ pub fn measure(tree: &Path, xattr: OverlayXattr, times: Times) -> Result<Measure
 }
 
 /// As [`measure`], with the content of some files still to come, and tells of every path whose name begins as a
-/// whiteout's: readers of the archive will remove something instead of making it.
+/// whiteout's: readers of the archive will remove something instead of making it. Also gives how many bytes the tree takes
+/// on the disk, as far as it is part of the archive.
 ///
 /// # Errors
 /// As [`measure`], and [`Error::Read`] with whatever a source of content says.
@@ -149,7 +150,7 @@ pub fn measure_and_tell(
     times: Times,
     arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
-) -> Result<Measured, Error> {
+) -> Result<(Measured, u64), Error> {
     write_and_tell(tree, xattr, times, &mut io::sink(), arriving, misread)
 }
 
@@ -160,16 +161,16 @@ fn write_and_tell(
     sink: &mut dyn Write,
     arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
-) -> Result<Measured, Error> {
-    let mut entries = 0;
+) -> Result<(Measured, u64), Error> {
+    let (mut entries, mut allocated) = (0, 0);
     let (digest, size) = outgoing::hashed(sink, |out| {
         let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, arriving, misread };
+        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, allocated: 0, arriving, misread };
         writer.tree(tree)?;
-        entries = writer.entries;
+        (entries, allocated) = (writer.entries, writer.allocated);
         Ok::<_, Error>(())
     })?;
-    Ok(Measured { diff_id: digest.into(), size, entries })
+    Ok((Measured { diff_id: digest.into(), size, entries }, allocated))
 }
 
 struct Writer<'a, 'b, 'c> {
@@ -183,6 +184,8 @@ struct Writer<'a, 'b, 'c> {
     /// Header blocks, kept for their allocation.
     header: Vec<u8>,
     entries: u64,
+    /// What the inodes behind the entries take on the disk, in bytes.
+    allocated: u64,
     /// What is not in the tree yet.
     arriving: &'a mut Arriving<'c>,
     /// Is told of names like whiteouts.
@@ -268,7 +271,13 @@ impl Writer<'_, '_, '_> {
         let size = inode::size(&stat);
         self.header(&stat, typeflag::FILE, size, b"", &attributes)?;
         match self.arriving.remove(&(stat.st_dev, stat.st_ino)) {
-            Some(mut source) => self.content(&mut *source, size, false),
+            Some(mut source) => {
+                self.content(&mut *source, size, false)?;
+                let filled = rustix::fs::fstat(&file).map_err(|error| self.unreadable(error))?;
+                // Before, it was a hole.
+                self.allocated += inode::allocated(&filled).saturating_sub(inode::allocated(&stat));
+                Ok(())
+            }
             None => self.content(&mut File::from(file), size, true),
         }
     }
@@ -332,6 +341,9 @@ impl Writer<'_, '_, '_> {
         header.encode(&mut self.header).map_err(|_| Error::HeaderTooLarge { path: self.shown_path() })?;
         self.out.put(&self.header)?;
         self.entries += 1;
+        if typeflag != typeflag::HARD_LINK {
+            self.allocated += inode::allocated(stat);
+        }
         Ok(())
     }
 

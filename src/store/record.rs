@@ -5,16 +5,23 @@
 //!
 //! A file is one line, `strata-record 1 LENGTH BLAKE3`, and the value; the digest covers bucket, key and value.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::SystemTime;
 
 use super::Store;
 use super::damage::Damage;
 use super::error::Error;
 use super::place::Durability;
+use super::uses::RECORD_GRANULARITY;
 use crate::digest::Key;
 
 /// What every record begins with; the number is this file format's.
 const MAGIC: &str = "strata-record 1";
+
+/// A record is not believed to be larger before it is read.
+const LARGEST_GUESS: usize = 1 << 20;
 
 /// One kind of records, a directory under `cache/`. Its name carries the version of their form, so that another
 /// release never reads what it does not understand: `steps-v1`.
@@ -47,7 +54,7 @@ impl Store {
     /// What was remembered under a key. Any trouble is a miss; a damaged record is removed and noted.
     pub fn read_record(&self, bucket: Bucket, key: &Key) -> Option<Vec<u8>> {
         let path = self.layout.record(bucket, key);
-        let mut file = std::fs::read(&path).ok()?;
+        let (mut file, modified) = read(&path).ok()?;
         let Some(start) = value_start(bucket, key, &file) else {
             // Whoever replaced it meanwhile loses a record, which is a miss like any other.
             let _ = std::fs::remove_file(&path);
@@ -55,6 +62,7 @@ impl Store {
             return None;
         };
         file.drain(..start);
+        self.uses.note(&path, modified, RECORD_GRANULARITY);
         Some(file)
     }
 
@@ -63,7 +71,7 @@ impl Store {
     /// # Errors
     /// What the operating system refused. A build can go on without the record.
     pub fn write_record(&self, bucket: Bucket, key: &Key, value: &[u8]) -> Result<(), Error> {
-        let mut file = header(bucket, key, value).into_bytes();
+        let mut file = header(bucket.name(), key, value).into_bytes();
         file.extend_from_slice(value);
         self.place(&self.layout.record(bucket, key), &file, 0o600, Durability::Lazy)
     }
@@ -82,14 +90,37 @@ impl Store {
     }
 }
 
-fn header(bucket: Bucket, key: &Key, value: &[u8]) -> String {
+/// The value in a record's file; `None` if it is not whole. The key is taken from the path.
+pub(super) fn value_in(path: &Path) -> Option<Vec<u8>> {
+    let key = format!("blake3:{}", path.file_name()?.to_str()?).parse().ok()?;
+    let bucket = path.parent()?.parent()?.file_name()?.to_str()?;
+    let mut file = std::fs::read(path).ok()?;
+    let start = start_of(bucket, &key, &file)?;
+    file.drain(..start);
+    Some(file)
+}
+
+/// A file's bytes, and when they were last written or used.
+fn read(path: &Path) -> io::Result<(Vec<u8>, SystemTime)> {
+    let mut file = File::open(path)?;
+    let meta = file.metadata()?;
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0).min(LARGEST_GUESS) + 1);
+    file.read_to_end(&mut bytes)?;
+    Ok((bytes, meta.modified()?))
+}
+
+fn header(bucket: &str, key: &Key, value: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(bucket.name().as_bytes()).update(&[0]).update(key.as_bytes()).update(value);
+    hasher.update(bucket.as_bytes()).update(&[0]).update(key.as_bytes()).update(value);
     format!("{MAGIC} {} {}\n", value.len(), hasher.finalize().to_hex())
 }
 
 /// Where the value begins, if the file is whole. The header is made anew and compared: there is nothing to parse.
 pub(super) fn value_start(bucket: Bucket, key: &Key, file: &[u8]) -> Option<usize> {
+    start_of(bucket.name(), key, file)
+}
+
+fn start_of(bucket: &str, key: &Key, file: &[u8]) -> Option<usize> {
     let start = file.iter().position(|byte| *byte == b'\n')? + 1;
     let (found, value) = file.split_at(start);
     (found == header(bucket, key, value).as_bytes()).then_some(start)
@@ -103,7 +134,7 @@ mod tests {
     const BUCKET: Bucket = Bucket::new("steps-v1");
 
     fn whole(key: &Key, value: &[u8]) -> Vec<u8> {
-        [header(BUCKET, key, value).as_bytes(), value].concat()
+        [header(BUCKET.name(), key, value).as_bytes(), value].concat()
     }
 
     proptest! {
