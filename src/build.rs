@@ -43,6 +43,7 @@ use crate::image::manifest::Descriptor;
 use crate::journal::Outcome;
 use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
+use crate::layer::view::Tops;
 use crate::limits::Limits;
 use crate::progress::Reporter;
 use crate::recipe::Network;
@@ -253,6 +254,7 @@ fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> E
         layers,
         bases: &plan.bases,
         contexts: &plan.contexts,
+        tops: Tops::default(),
         cancel,
         epoch: plan.graph.epoch,
         platform: &plan.graph.platform,

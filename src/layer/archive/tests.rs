@@ -137,7 +137,9 @@ fn names_like_whiteouts_are_written_and_told_of() {
         fs::write(directory.path().join(path), "x").unwrap();
     }
     let mut told = Vec::new();
-    let measured = measure_and_tell(directory.path(), TRUSTED, ANY_TIME, &mut |path| told.push(path)).unwrap();
+    let measured =
+        measure_and_tell(directory.path(), TRUSTED, ANY_TIME, &mut Arriving::new(), &mut |path| told.push(path))
+            .unwrap();
     assert_eq!(told, [Path::new(".wh.a"), Path::new("d/.wh.b")]);
     assert_eq!(measured, measure(directory.path(), TRUSTED, ANY_TIME).unwrap());
     assert_eq!(measured.entries, 4);

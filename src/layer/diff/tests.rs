@@ -5,6 +5,7 @@ use super::*;
 use crate::layer::archive::{self, Times};
 use crate::layer::sample::overlay::Overlay;
 use crate::layer::sample::{self, describe, is_root};
+use crate::layer::view::Tops;
 
 mod cases;
 mod sequences;
@@ -16,7 +17,7 @@ fn changed(lower: &Path, change: impl FnOnce(&Path)) -> Overlay {
     let overlay = Overlay::over(&[lower.to_owned()], TRUSTED);
     change(&overlay.merged());
     overlay.unmount();
-    tidy(&overlay.upper(), &[lower.to_owned()], TRUSTED).unwrap();
+    tidy_over(&overlay.upper(), &[lower.to_owned()], TRUSTED).unwrap();
     overlay
 }
 
@@ -32,6 +33,10 @@ fn lower() -> tempfile::TempDir {
 
 fn paths(root: &Path) -> Vec<String> {
     describe(root).into_keys().map(|path| path.to_str().unwrap().to_owned()).collect()
+}
+
+fn tidy_over(upper: &Path, lowers: &[PathBuf], xattr: OverlayXattr) -> Result<(), Error> {
+    tidy(upper, &View::among(&Tops::default(), lowers, xattr).unwrap(), xattr)
 }
 
 #[test]
@@ -66,7 +71,7 @@ fn only_what_hides_something_is_a_whiteout() {
     sample::whiteout(&overlay.upper().join("new/absent"));
     sample::opaque(&overlay.upper().join("new"));
     let before = fs::metadata(overlay.upper().join("new")).unwrap().mtime_nsec();
-    tidy(&overlay.upper(), &[lower.path().to_owned()], TRUSTED).unwrap();
+    tidy_over(&overlay.upper(), &[lower.path().to_owned()], TRUSTED).unwrap();
     assert_eq!(paths(&overlay.upper()), ["etc", "etc/deep", "etc/deep/two", "etc/one", "new"]);
     assert_eq!(fs::metadata(overlay.upper().join("new")).unwrap().mtime_nsec(), before);
     for path in ["etc/deep", "new"] {
@@ -125,7 +130,7 @@ fn records_that_mislead_are_errors() {
         fs::create_dir(upper.path().join("inode")).unwrap();
         let name = format!("trusted.overlay.{record}");
         At::Path(&upper.path().join("inode")).set(name.as_bytes(), value.as_bytes()).unwrap();
-        let error = tidy(upper.path(), &[], TRUSTED).unwrap_err();
+        let error = tidy_over(upper.path(), &[], TRUSTED).unwrap_err();
         assert!(matches!(&error, Error::OverlayRecord { path, .. } if path == Path::new("inode")), "{record}: {error}");
         assert!(archive::measure(upper.path(), TRUSTED, Times::default()).is_err(), "{record}");
     }
@@ -142,7 +147,7 @@ fn records_of_a_container_stay() {
     for name in ["trusted.overlay.origin", "trusted.overlay.overlay.origin"] {
         At::Path(&path).set(name.as_bytes(), b"1").unwrap();
     }
-    tidy(upper.path(), &[], TRUSTED).unwrap();
+    tidy_over(upper.path(), &[], TRUSTED).unwrap();
     let left = Attributes::read(At::Path(&path), TRUSTED).unwrap();
     assert_eq!((left.image, left.records), (vec![(b"trusted.overlay.origin".to_vec(), b"1".to_vec())], vec![]));
 }

@@ -285,7 +285,7 @@ fn layers_have_what_changed_and_nothing_else() {
             let overlay = Overlay::over(&lowers, xattr);
             step(&overlay.merged());
             overlay.unmount();
-            tidy(&overlay.upper(), &lowers, xattr).unwrap();
+            tidy_over(&overlay.upper(), &lowers, xattr).unwrap();
             assert_eq!(entries(&overlay.upper(), xattr), *expected, "{what}, {xattr:?}");
         }
     }
@@ -307,7 +307,7 @@ fn records_of_an_overlay_in_a_step_are_its_own() {
             result => result.unwrap(),
         }
         overlay.unmount();
-        tidy(&overlay.upper(), &lowers, xattr).unwrap();
+        tidy_over(&overlay.upper(), &lowers, xattr).unwrap();
         let left = Attributes::read(At::Path(&overlay.upper().join("empty")), xattr).unwrap();
         assert_eq!((left.image, left.records), (vec![(name.as_bytes().to_vec(), b"y".to_vec())], vec![]));
         assert_eq!(entries(&overlay.upper(), xattr), ["empty/"], "it is no mark of ours: {xattr:?}");

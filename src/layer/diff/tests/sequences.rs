@@ -53,7 +53,7 @@ fn check_steps(steps: &[Vec<Change>], xattr: OverlayXattr) -> Result<(Vec<Vec<u8
         changes.iter().for_each(|change| change.make(&overlay.merged()));
         expected = compared(describe(&overlay.merged()));
         overlay.unmount();
-        tidy(&overlay.upper(), &lowers, xattr).unwrap();
+        tidy_over(&overlay.upper(), &lowers, xattr).unwrap();
         lowers.insert(0, overlay.upper());
         let tidied = View::over(&lowers, xattr).unwrap();
         prop_assert_eq!(&compared(describe_tree(&tidied)), &expected, "the layer as it was tidied");
