@@ -168,8 +168,7 @@ fn write_and_tell(
     let (mut entries, mut allocated) = (0, 0);
     let (digest, size) = outgoing::hashed(sink, |out| {
         let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut writer =
-            Writer { out, xattr, times, links, path, header, entries: 0, allocated: 0, arriving, misread };
+        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, allocated: 0, arriving, misread };
         writer.tree(tree)?;
         (entries, allocated) = (writer.entries, writer.allocated);
         Ok::<_, Error>(())
