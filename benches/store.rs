@@ -53,6 +53,7 @@ fn publish(store: &Store, number: usize) -> DiffId {
     let meta = LayerMeta {
         tar_size: measured.size,
         entries: measured.entries,
+        disk: 4096,
         origin: Origin::Built { key: Key::from_bytes([0; 32]) },
         clamp: Some(0),
         forms: Vec::new(),

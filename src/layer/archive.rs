@@ -59,6 +59,9 @@ pub type InodeId = (u64, u64);
 /// bytes as its file.
 pub type Arriving<'a> = HashMap<InodeId, Box<dyn Read + Send + 'a>>;
 
+/// In pieces of this size file systems give a file its blocks, mostly.
+const PAGE: u64 = 4096;
+
 /// How modification times are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
@@ -345,7 +348,9 @@ impl Writer<'_, '_, '_> {
         self.out.put(&self.header)?;
         self.entries += 1;
         if typeflag != typeflag::HARD_LINK {
-            self.allocated += inode::allocated(stat);
+            // What is still to come has no blocks yet.
+            let coming = if stat.st_blocks == 0 { size.next_multiple_of(PAGE) } else { 0 };
+            self.allocated += inode::allocated(stat) + coming;
         }
         Ok(())
     }

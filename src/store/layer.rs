@@ -6,8 +6,7 @@
 //!
 //! `layers/<diffid>/` holds `tree/` and `layer.json`, which ends with a check sum of itself.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::damage::Damage;
+use super::dated;
 use super::error::Error;
 use super::id::Id;
 use super::layout::Layout;
@@ -27,9 +27,6 @@ use crate::image::manifest::Descriptor;
 
 /// The form of `layer.json` that this release writes, and the newest it reads.
 const VERSION: u64 = 1;
-
-/// A description is not believed to be larger before it is read.
-const LARGEST_GUESS: usize = 1 << 20;
 
 const TREE: &str = "tree";
 
@@ -328,7 +325,7 @@ impl Store {
     fn find(&self, diff_id: &DiffId) -> Result<Found, Error> {
         let directory = self.layout.layer(diff_id);
         let path = self.layout.layer_meta(diff_id);
-        let (text, used) = match read(&path) {
+        let (text, used) = match dated::read(&path) {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(if directory.exists() { Found::Damaged } else { Found::Nothing });
@@ -341,14 +338,6 @@ impl Store {
         }
         Ok(if directory.join(TREE).is_dir() { Found::Layer(body, used) } else { Found::Damaged })
     }
-}
-
-fn read(path: &Path) -> io::Result<(Vec<u8>, SystemTime)> {
-    let mut file = File::open(path)?;
-    let meta = file.metadata()?;
-    let mut text = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0).min(LARGEST_GUESS) + 1);
-    file.read_to_end(&mut text)?;
-    Ok((text, meta.modified()?))
 }
 
 fn encode(path: &Path, layer: Body) -> Result<Vec<u8>, Error> {

@@ -44,6 +44,7 @@ mod builds;
 mod collect;
 mod contents;
 mod damage;
+mod dated;
 mod error;
 mod growth;
 mod id;

@@ -5,13 +5,12 @@
 //!
 //! A file is one line, `strata-record 1 LENGTH BLAKE3`, and the value; the digest covers bucket, key and value.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::Store;
 use super::damage::Damage;
+use super::dated;
 use super::error::Error;
 use super::place::Durability;
 use super::uses::RECORD_GRANULARITY;
@@ -19,9 +18,6 @@ use crate::digest::Key;
 
 /// What every record begins with; the number is this file format's.
 const MAGIC: &str = "strata-record 1";
-
-/// A record is not believed to be larger before it is read.
-const LARGEST_GUESS: usize = 1 << 20;
 
 /// One kind of records, a directory under `cache/`. Its name carries the version of their form, so that another
 /// release never reads what it does not understand: `steps-v1`.
@@ -54,7 +50,7 @@ impl Store {
     /// What was remembered under a key. Any trouble is a miss; a damaged record is removed and noted.
     pub fn read_record(&self, bucket: Bucket, key: &Key) -> Option<Vec<u8>> {
         let path = self.layout.record(bucket, key);
-        let (mut file, modified) = read(&path).ok()?;
+        let (mut file, modified) = dated::read(&path).ok()?;
         let Some(start) = value_start(bucket, key, &file) else {
             // Whoever replaced it meanwhile loses a record, which is a miss like any other.
             let _ = std::fs::remove_file(&path);
@@ -98,15 +94,6 @@ pub(super) fn value_in(path: &Path) -> Option<Vec<u8>> {
     let start = start_of(bucket, &key, &file)?;
     file.drain(..start);
     Some(file)
-}
-
-/// A file's bytes, and when they were last written or used.
-fn read(path: &Path) -> io::Result<(Vec<u8>, SystemTime)> {
-    let mut file = File::open(path)?;
-    let meta = file.metadata()?;
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0).min(LARGEST_GUESS) + 1);
-    file.read_to_end(&mut bytes)?;
-    Ok((bytes, meta.modified()?))
 }
 
 fn header(bucket: &str, key: &Key, value: &[u8]) -> String {

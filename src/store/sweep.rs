@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use super::Store;
 use super::collect::sync_all;
 use super::error::Error;
-use super::layout::LOCK_ENDING;
+use super::layout::{LEASE_PREFIX, LOCK_ENDING};
 use super::lock;
 use super::recovery::DeadWriter;
 use super::removal::remove_all;
@@ -70,7 +70,6 @@ impl Store {
         let recovered = self.recover()?;
         let mut failures = Vec::new();
         self.remove_stale_locks(&mut failures);
-        failures.extend(self.remove_dead_leases().err());
         let chores = Chores {
             dead: self.dead_directories(&mut failures),
             _workspace: if recovered.aside.is_empty() { None } else { Some(self.workspace()?) },
@@ -104,11 +103,16 @@ impl Store {
 
     fn remove_stale_locks(&self, failures: &mut Vec<Error>) {
         let locks = self.layout.locks();
+        let mut leases = false;
         for path in entries(&locks, failures) {
-            let keyed = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(LOCK_ENDING));
-            if keyed {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.ends_with(LOCK_ENDING) {
                 failures.extend(lock::remove_stale(&path).err());
             }
+            leases |= name.starts_with(LEASE_PREFIX);
+        }
+        if leases {
+            failures.extend(self.remove_dead_leases().err());
         }
     }
 

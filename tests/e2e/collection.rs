@@ -110,6 +110,7 @@ fn du_adds_up_to_what_the_file_system_says() {
             assert!(counts[kind] >= least, "{kind}: {report:#}");
         }
         assert!(shared["built-layers"] > 0 && unique["built-layers"] > 0, "{report:#}");
+        assert!(shared["blobs"] > 0, "the exported layouts have them, too: {report:#}");
         let table = workspace.strata(["du", "--verbose"]).run().success().stdout;
         for needle in ["KIND", "cache mounts", "total", "KEPT BY", "a tag", "/c", "steps-v1/"] {
             assert!(table.contains(needle), "{needle:?} in\n{table}");
@@ -123,6 +124,10 @@ fn du_adds_up_to_what_the_file_system_says() {
 fn a_dry_run_tells_the_truth_and_images_stay_whole() {
     for workspace in every_user("collection: prune") {
         fill(&workspace);
+        // What an exported layout shares would not come free.
+        let first = crate::layout::read(&workspace.out("kept")).digest;
+        fs::remove_dir_all(workspace.out("kept")).unwrap();
+        fs::remove_dir_all(workspace.out("loose")).unwrap();
         let before = disk_usage(&workspace.state());
         let files = entries(&workspace, "layers");
         workspace.strata(["prune"]).run().fails(2, &["--force", "--dry-run"]);
@@ -137,11 +142,10 @@ fn a_dry_run_tells_the_truth_and_images_stay_whole() {
         assert_eq!(prune(&workspace, &["--force"])["freed"], 0, "once is enough");
 
         // The image with a name is built without running anything, and comes out whole.
-        let first = crate::layout::read(&workspace.out("kept"));
         let output = workspace.layout_output("again");
         let again = workspace.build([&shared().base_argument(), &output]).run().success();
         assert_eq!(again.count("ran-kept"), 0, "{}", again.describe());
-        assert_eq!(crate::layout::read(&workspace.out("again")).digest, first.digest);
+        assert_eq!(crate::layout::read(&workspace.out("again")).digest, first);
         assert!(workspace.strata(["images"]).run().success().stdout.contains("kept"));
 
         // Everything goes but the image; and with its name, the image.
@@ -169,7 +173,7 @@ fn a_running_build_keeps_what_it_uses() {
         )
     };
     let build = || workspace.build([shared().base_argument()]).env("STRATA_PASTA", "off");
-    workspace.dockerfile(&recipe(""));
+    workspace.dockerfile(&recipe("COPY --from=other /other /unneeded\n"));
     build().run().success();
     // Old layers, found in the cache, below a step that goes on.
     let last = format!(
@@ -177,8 +181,6 @@ fn a_running_build_keeps_what_it_uses() {
         point.call('x')
     );
     workspace.dockerfile(&recipe(&last));
-    workspace.write("unneeded/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
-    workspace.strata(["build".as_ref(), workspace.context().join("unneeded").as_os_str()]).run().success();
     let output = workspace.layout_output("image");
     let running = workspace.build([&shared().base_argument(), &output, "--tag=x"]).env("STRATA_PASTA", "off").start();
     let step = point.next();
@@ -214,7 +216,7 @@ fn age_and_size_bound_what_goes() {
     let size = du(&workspace)["size"].as_u64().unwrap();
     let plenty = size.to_string();
     assert_eq!(prune(&workspace, &["--keep-storage", &plenty, "--dry-run"])["freed"], 0);
-    let bound = (size - 1).to_string();
+    let bound = (size - 100_000).to_string();
     let told = prune(&workspace, &["--max-used-space", &bound, "--dry-run"]);
     assert_eq!(by_kind(&told, "count").get("built-layers"), Some(&1), "{told:#}");
     // The older of the two is the one that goes.
@@ -243,13 +245,13 @@ fn builds_keep_the_store_below_its_cap() {
     workspace.dockerfile("FROM scratch\nCOPY kept /\n");
     workspace.write("kept", "kept");
     workspace.build(["-t", "kept"]).run().success();
-    for round in 0..8_u8 {
+    let size = || du(&workspace)["size"].as_u64().unwrap();
+    for round in 0..12_u8 {
         workspace.write("content", [round].repeat(2 << 20));
         workspace.dockerfile("FROM scratch\nCOPY content /\n");
         workspace.build::<_, &str>([]).run().success();
-        // One build's own layer may stand above it for the moment in which the next one removes what is too much.
-        let size = du(&workspace)["size"].as_u64().unwrap();
-        assert!(size < 11 << 20, "round {round}: {size}");
+        // Nobody waits long for a collection: on a busy machine one or two builds go by before it is done.
+        assert!(size() < 15 << 20, "round {round}: {}", size());
     }
     assert!(entries(&workspace, "layers") >= 3, "no more goes than has to");
     workspace.build::<_, &str>([]).run().success().cached("COPY content");
