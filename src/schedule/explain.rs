@@ -127,9 +127,7 @@ impl Solver<'_> {
 
     /// Why a step cannot be made at all, as far as is known.
     pub(super) fn explain_failure(&self, error: &dyn std::error::Error) -> Option<Explanation> {
-        let explainer = self.explain?;
-        let summary = explainer.mask.text(&format!("it would fail: {error}"));
-        Some(Explanation::new(Answer::Miss, summary, json!({ "reason": "error" })))
+        Some(words::failure(error, &self.explain?.mask))
     }
 
     fn explain_difference(&self, explainer: &Explainer<'_>, step: Step<'_>) -> Explanation {

@@ -62,6 +62,12 @@ pub(super) fn unknown(waits: &Node, node: &Node, would_run: bool, mask: &Mask) -
     Explanation::new(Answer::Unknown, summary, json!({ "dependsOn": title }))
 }
 
+/// A step whose inputs cannot be had.
+pub(super) fn failure(error: &dyn std::error::Error, mask: &Mask) -> Explanation {
+    let summary = shown(&mask.text(&format!("it would fail: {error}")));
+    Explanation::new(Answer::Miss, summary, json!({ "reason": "error" }))
+}
+
 /// A step with the nearest of its earlier runs.
 pub(super) struct Changed<'a> {
     pub(super) found: &'a [Difference],
