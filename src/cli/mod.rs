@@ -10,6 +10,7 @@ mod check;
 mod contexts;
 mod doctor;
 mod exit;
+mod explain;
 mod flags;
 mod graph;
 mod images;
@@ -47,6 +48,8 @@ enum Command {
     Check(check::Arguments),
     /// Say what this machine lets Strata do, and how to mend what it does not
     Doctor(doctor::Arguments),
+    /// Say of each step of a build whether its result is known, and why not, without running anything
+    Explain(explain::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
     Graph(graph::Arguments),
     /// List the images in the local store
@@ -81,6 +84,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::CacheMounts(arguments) => cache_mounts::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
