@@ -8,12 +8,17 @@
 # minute of the machine hits all. The order turns by one from run to run.
 #
 # Scenarios:
-#   chain   40 RUN steps, each a line written to a file
-#   files   COPY of 10,000 files of 8 KiB, all new
-#   edit    the same with one of the files changed
-#   big     COPY of a file of 512 MiB, new
-#   stages  8 independent stages that each sleep for a second
-#   noop    a build of one RUN, unchanged
+#   chain       40 RUN steps, each a line written to a file
+#   files       COPY of 10,000 files of 8 KiB, all new
+#   files-noop  the same, unchanged
+#   files-edit  the same with one of the files changed
+#   big         COPY of a file of 512 MiB, new
+#   big-noop    the same, unchanged
+#   stages      8 independent stages that each sleep for a second
+#   noop        a build of one RUN, unchanged
+#
+# After the runs each scenario is built once more by strata, without a clock, for the most memory that one of its
+# processes had at a time.
 #
 # Every builder has the base image before the clock starts, keeps its result in its own store, and exports nothing.
 # Every build is stopped after five minutes. Everything made is in one directory below $STRATA_BENCH_DIR (/var/tmp),
@@ -24,7 +29,7 @@ cd "$(dirname "$0")/.."
 runs=5
 format=table
 builders=
-scenarios=chain,files,edit,big,stages,noop
+scenarios=chain,files,files-noop,files-edit,big,big-noop,stages,noop
 
 say() { printf 'compare: %s\n' "$*" >&2; }
 fail() { say "$*"; exit "${code:-3}"; }
@@ -117,13 +122,19 @@ PYTHON
 }
 
 # The clock starts after every builder has built the files as they were; see `measure`.
-prepare_edit() { prepare_files "$1"; }
-change_edit() { echo "changed in run $1 of $stamp" >"$context/data/42/42"; }
+prepare_files-noop() { prepare_files "$1"; }
+change_files-noop() { :; }
+
+prepare_files-edit() { prepare_files "$1"; }
+change_files-edit() { echo "changed in run $1 of $stamp" >"$context/data/42/42"; }
 
 prepare_big() {
     { header; echo 'COPY big /big'; } >"$context/Dockerfile"
     head -c 536870912 /dev/urandom >"$context/big"
 }
+
+prepare_big-noop() { prepare_big "$1"; }
+change_big-noop() { :; }
 
 prepare_stages() {
     local stage
@@ -171,6 +182,24 @@ measure() {
     done
 }
 
+# Notes the kilobytes that strata's largest process had resident in one more build of a scenario.
+weigh() {
+    rm -rf "$context"
+    mkdir "$context"
+    "prepare_$1" "$((runs + 1))"
+    if declare -F "change_$1" >/dev/null; then
+        build strata
+        "change_$1" "$((runs + 1))"
+    fi
+    builder_strata
+    python3 - "$1" "${command[@]}" >>"$measurements" 2>>"$log" <<'PYTHON'
+import resource, subprocess, sys
+scenario, *command = sys.argv[1:]
+subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+print(scenario, "memory", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+PYTHON
+}
+
 stamp=$(date +%s%N)
 if [ -n "$builders" ]; then
     IFS=, read -ra found <<<"$builders"
@@ -201,21 +230,26 @@ for scenario in "${wanted[@]}"; do
         say "$scenario, run $run of $runs"
         measure "$scenario" "$run"
     done
+    [[ " ${found[*]} " != *" strata "* ]] || weigh "$scenario"
 done
 
 python3 - "$measurements" "$format" "$buildah_isolation" <<'PYTHON'
 import json, os, platform, statistics, sys
 
 path, style, isolation = sys.argv[1:]
-times = {}
+times, memory = {}, {}
 with open(path, encoding="ascii") as lines:
     for line in lines:
-        scenario, builder, microseconds = line.split()
-        times.setdefault(scenario, {}).setdefault(builder, []).append(int(microseconds) / 1000)
+        scenario, builder, figure = line.split()
+        if builder == "memory":
+            memory[scenario] = round(int(figure) / 1024, 1)
+        else:
+            times.setdefault(scenario, {}).setdefault(builder, []).append(int(figure) / 1000)
 builders = sorted({builder for row in times.values() for builder in row}, key=lambda name: (name != "strata", name))
 report = {
     "machine": {"cpus": os.cpu_count(), "kernel": platform.release()},
     "buildah_isolation": isolation,
+    "strata_peak_mebibytes": memory,
     "milliseconds": {
         scenario: {
             builder: {
@@ -234,9 +268,9 @@ if style == "json":
     print(json.dumps(report, indent=2))
 else:
     print(f"median milliseconds (times as long as strata); {os.cpu_count()} processors, Linux {platform.release()}")
-    print(f"{'scenario':<10}" + "".join(f"{builder:>22}" for builder in builders))
+    print(f"{'scenario':<10}" + "".join(f"{builder:>22}" for builder in builders) + "  strata's memory" * bool(memory))
     for scenario, row in report["milliseconds"].items():
         cells = (row.get(builder) for builder in builders)
         texts = ("-" if cell is None else f"{cell['median']:.1f}" + (f" ({cell['ratio']:.2f})" if "ratio" in cell else "") for cell in cells)
-        print(f"{scenario:<10}" + "".join(f"{text:>22}" for text in texts))
+        print(f"{scenario:<10}" + "".join(f"{text:>22}" for text in texts) + (f"{memory[scenario]:>8.1f} MiB" if scenario in memory else ""))
 PYTHON

@@ -27,6 +27,7 @@ use self::error::{ended, step_failed};
 use self::finish::Finish;
 use self::prepare::prepare;
 use self::record::Record;
+use crate::base::completion::Completions;
 use crate::base::layers::Layers;
 use crate::check;
 use crate::digest::Digest;
@@ -44,6 +45,7 @@ use crate::image::manifest::Descriptor;
 use crate::journal::Outcome;
 use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
+use crate::layer::view::Tops;
 use crate::limits::Limits;
 use crate::progress::Reporter;
 use crate::recipe::Network;
@@ -263,12 +265,14 @@ fn share(place: &Workplace) -> Result<store::Lock, Error> {
 
 fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> Executor<'a> {
     let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
-    let layers = Layers { store, bases: &plan.bases, client, reporter, cancel, xattr: *xattr, owners: *owners };
+    let (bases, completions) = (&plan.bases, Completions::default());
+    let layers = Layers { store, bases, client, reporter, cancel, xattr: *xattr, owners: *owners, completions };
     Executor {
         store,
         layers,
         bases: &plan.bases,
         contexts: &plan.contexts,
+        tops: Tops::default(),
         cancel,
         epoch: plan.graph.epoch,
         platform: &plan.graph.platform,

@@ -1,10 +1,11 @@
 //! Names of content: every digest Strata handles, each a type of its own.
 //!
-//! Takes bytes, gives fixed-size digests and their `algorithm:hex` text. Never touches a file.
+//! Takes bytes, gives fixed-size digests and their `algorithm:hex` text. Never opens a file.
 //! [`Digest`] and [`DiffId`] are SHA-256, as the OCI specifications ask; [`ContentId`] and [`Key`] are
 //! BLAKE3 and never leave the store.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -155,6 +156,51 @@ impl From<blake3::Hash> for ContentId {
     }
 }
 
+/// How much is read at once. Whoever has more is hashed by all cores, while the next piece is read.
+const PIECE: usize = 1 << 20;
+
+impl ContentId {
+    /// The digest of everything that can be read from a source. `size` is what is expected: a source that gives just that
+    /// in a read with room for more is taken to be at its end.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn of_all(mut source: impl Read + Send, size: u64) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        let room = usize::try_from(size + 1).map_or(PIECE, |room| room.min(PIECE));
+        let mut piece = vec![0; room];
+        let mut length = read_full(&mut source, &mut piece, size)?;
+        if length == PIECE {
+            let mut next = vec![0; PIECE];
+            while length == PIECE {
+                let read = || read_full(&mut source, &mut next, u64::MAX);
+                let (_, read) = rayon::join(|| _ = hasher.update_rayon(&piece), read);
+                length = read?;
+                std::mem::swap(&mut piece, &mut next);
+            }
+        }
+        while length > 0 {
+            hasher.update(&piece[..length]);
+            length = if length < piece.len() { 0 } else { read_full(&mut source, &mut piece, u64::MAX)? };
+        }
+        Ok(hasher.finalize().into())
+    }
+}
+
+/// Reads until the buffer is full, or the source at its end, or there is as much as there is to be.
+fn read_full(source: &mut impl Read, buffer: &mut [u8], whole: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() && filled as u64 != whole {
+        match source.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
 impl From<blake3::Hash> for Key {
     fn from(hash: blake3::Hash) -> Self {
         Self(hash.into())
@@ -201,6 +247,21 @@ mod tests {
     use super::*;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn content_of_any_length_is_digested_whole() {
+        for length in [0, 1, 1000, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 77] {
+            let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+            // A size that is no longer true changes nothing but how it is read, as long as it is not reached too early.
+            for size in [length as u64, length as u64 + 1, u64::MAX - 1] {
+                assert_eq!(
+                    ContentId::of_all(&bytes[..], size).unwrap(),
+                    blake3::hash(&bytes).into(),
+                    "{length} {size}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn text_round_trips() {

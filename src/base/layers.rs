@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use crate::base::completion::{self, Completions};
 use crate::base::{BaseBlob, Bases, layout};
 use crate::digest::DiffId;
 use crate::image::chain::Chain;
@@ -67,6 +68,9 @@ pub enum Error {
         /// What the blob holds.
         found: DiffId,
     },
+    /// Layers that leave something to those below them could not be completed.
+    #[error(transparent)]
+    Completion(#[from] completion::Error),
     /// A blob in the store could not be read.
     #[error("{path} cannot be read: {source}")]
     Read {
@@ -88,7 +92,7 @@ impl Error {
             | Self::Layout { reference, .. }
             | Self::Unpack { reference, .. }
             | Self::WrongDiffId { reference, .. } => Some(reference),
-            Self::Lost { .. } | Self::Store(_) | Self::Read { .. } | Self::Cancelled => None,
+            Self::Lost { .. } | Self::Store(_) | Self::Completion(_) | Self::Read { .. } | Self::Cancelled => None,
         }
     }
 
@@ -96,7 +100,7 @@ impl Error {
     pub fn is_environment(&self) -> bool {
         match self {
             Self::Registry { source, .. } => source.is_about_the_network(),
-            Self::Store(_) | Self::Read { .. } => true,
+            Self::Store(_) | Self::Completion(_) | Self::Read { .. } => true,
             Self::Lost { .. }
             | Self::Layout { .. }
             | Self::Unpack { .. }
@@ -140,18 +144,21 @@ pub struct Layers<'a> {
     pub xattr: layer::OverlayXattr,
     /// Whose files a layer's files become.
     pub owners: unpack::Owners,
+    /// What completes layers that leave something to those below them.
+    pub completions: Completions,
 }
 
 impl Layers<'_> {
     /// The directories of a chain, base first. Base layers that are not there yet are fetched and unpacked, several at
-    /// a time.
+    /// a time. Where layers have directories that their archives only imply, there is one more directory than there are
+    /// layers, which says what those look like.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn trees(&self, chain: &Chain) -> Result<Vec<PathBuf>, Error> {
         let mut found = Vec::with_capacity(chain.layers().len());
         for layer in chain.layers() {
-            found.push(self.store.layer(layer)?.map(|stored| stored.tree));
+            found.push(self.store.layer(layer)?);
         }
         let missing: Vec<usize> = (0..found.len()).filter(|&n| found[n].is_none()).collect();
         for batch in missing.chunks(AT_ONCE) {
@@ -161,10 +168,17 @@ impl Layers<'_> {
                 threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Cancelled))).collect()
             });
             for (&n, stored) in batch.iter().zip(fetched) {
-                found[n] = Some(stored?.tree);
+                found[n] = Some(stored?);
             }
         }
-        Ok(found.into_iter().flatten().collect())
+        let found: Vec<StoredLayer> = found.into_iter().flatten().collect();
+        let mut trees: Vec<_> = found.iter().map(|stored| stored.tree.clone()).collect();
+        if let Some(last) = found.iter().rposition(|stored| !stored.meta.implied.is_empty())
+            && let Some(completion) = self.completions.of(self.store, self.xattr, &found[..=last])?
+        {
+            trees.insert(last + 1, completion);
+        }
+        Ok(trees)
     }
 
     /// Sees to it that the blob of a base layer is in the store.
@@ -221,7 +235,7 @@ impl Layers<'_> {
             blob: Box::new(blob.clone()),
             source,
         })?;
-        let Unpacked { measured, left_out } = unpacked;
+        let Unpacked { measured, left_out, implied } = unpacked;
         for left_out in left_out {
             self.reporter.warning(format!("{}: {left_out}", reference.familiar()));
         }
@@ -242,6 +256,7 @@ impl Layers<'_> {
                 origin: Origin::Pulled { reference: reference.to_string() },
                 clamp: None,
                 forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],
+                implied,
             },
         )?)
     }

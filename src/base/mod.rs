@@ -1,9 +1,11 @@
 //! Base images: from a name to documents, and from descriptors to layers on disk.
 //!
 //! Takes the images a graph names; gives their configuration and their layers' names at the price of a manifest and a
-//! configuration, and the layers themselves only when somebody asks for the bytes ([`layers`]). Never asks the network
+//! configuration, and the layers themselves only when somebody asks for the bytes ([`layers`], with what they leave out
+//! supplied by [`completion`]). Never asks the network
 //! what the store knows: a digest is known for good, a tag until the user asks for a fresh look (`--pull`).
 
+pub mod completion;
 pub mod layers;
 pub mod layout;
 

@@ -38,8 +38,14 @@ pub(super) struct Stat {
 impl Stat {
     /// Whether a digest or attribute taken when the clock said `taken` says nothing about the file as it is under this result.
     pub(super) fn is_racy(&self, taken: Time) -> bool {
+        self.youth(taken).is_some()
+    }
+
+    /// How long after `taken` a digest can be taken that is to be remembered, if it is too early for that.
+    pub(super) fn youth(&self, taken: Time) -> Option<Duration> {
         let newest = nanoseconds(self.mtime.max(self.ctime));
-        newest + margin(self).as_nanos().cast_signed() >= nanoseconds(taken)
+        let left = newest + margin(self).as_nanos().cast_signed() - nanoseconds(taken);
+        (left >= 0).then(|| Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX).saturating_add(1)))
     }
 }
 
@@ -72,7 +78,8 @@ pub(super) struct Record {
 /// Everything known about a context.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    records: HashMap<PathBuf, Record>,
+    /// By the bytes of the path: hashing and comparing a path part by part takes several times as long.
+    records: HashMap<OsString, Record>,
 }
 
 impl Index {
@@ -84,16 +91,16 @@ impl Index {
 
     /// What is known about a path under exactly this `stat` result.
     pub(super) fn get(&self, path: &Path, stat: &Stat) -> Option<&Record> {
-        self.records.get(path).filter(|record| record.stat == *stat)
+        self.records.get(path.as_os_str()).filter(|record| record.stat == *stat)
     }
 
     pub(super) fn insert(&mut self, path: PathBuf, record: Record) {
-        self.records.insert(path, record);
+        self.records.insert(path.into_os_string(), record);
     }
 
     /// Forgets every path that `gone` says does not exist any more.
     pub(super) fn forget(&mut self, gone: impl Fn(&Path) -> bool) {
-        self.records.retain(|path, _| !gone(path));
+        self.records.retain(|path, _| !gone(Path::new(path)));
     }
 
     /// Replaces the file. A reader sees the old one or the new one.
@@ -110,7 +117,7 @@ impl Index {
         records.sort_unstable_by_key(|(path, _)| *path);
         put_length(&mut out, records.len());
         for (path, record) in records {
-            put_bytes(&mut out, path.as_os_str().as_bytes());
+            put_bytes(&mut out, path.as_bytes());
             let stat = &record.stat;
             for number in [stat.device, stat.inode, stat.size] {
                 out.extend(number.to_le_bytes());
@@ -156,7 +163,7 @@ fn parse(bytes: &[u8]) -> Option<Index> {
     let count = input.length()?;
     let mut records = HashMap::with_capacity(count.min(bytes.len() / 64));
     for _ in 0..count {
-        let path = PathBuf::from(OsString::from_vec(input.bytes()?.to_vec()));
+        let path = OsString::from_vec(input.bytes()?.to_vec());
         records.insert(path, input.record()?);
     }
     input.0.is_empty().then_some(Index { records })
@@ -263,7 +270,13 @@ mod tests {
             ((100, 0), (100, 0), (102, 20_000_001), false),
             ((200, 5), (100, 0), at(999), true),
         ] {
-            assert_eq!(stat(mtime, ctime).is_racy(taken), racy, "{mtime:?} {ctime:?} {taken:?}");
+            let stat = stat(mtime, ctime);
+            assert_eq!(stat.is_racy(taken), racy, "{mtime:?} {ctime:?} {taken:?}");
+            if let Some(wait) = stat.youth(taken) {
+                let then = Duration::new(taken.0.cast_unsigned(), taken.1) + wait;
+                let then = (then.as_secs().cast_signed(), then.subsec_nanos());
+                assert!(!stat.is_racy(then), "{mtime:?} {ctime:?} {taken:?} {wait:?}");
+            }
         }
     }
 }

@@ -14,13 +14,13 @@ pub mod opened;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
@@ -95,14 +95,15 @@ pub struct Context {
     root: OwnedFd,
     root_node: Node,
     ignore: Ignore,
-    listings: Mutex<HashMap<PathBuf, Arc<Listing>>>,
+    /// By path, as bytes.
+    listings: RwLock<HashMap<OsString, Arc<Listing>>>,
     /// Hidden directories that turned out to hold nothing visible.
     empty: Mutex<HashSet<PathBuf>>,
     index_path: Option<PathBuf>,
     /// What earlier builds knew, read when first asked.
     index: OnceLock<Index>,
     /// What this build learned.
-    learned: Mutex<HashMap<PathBuf, Learned>>,
+    learned: Mutex<HashMap<OsString, Learned>>,
     /// Whether something was learned that a later build can trust.
     worth_saving: AtomicBool,
     files_read: AtomicU64,
@@ -117,9 +118,6 @@ struct Learned {
 
 /// How often a file is read again because it changed meanwhile.
 const ATTEMPTS: usize = 5;
-
-/// Files from this size on are hashed with several threads.
-const PARALLEL_FROM: u64 = 8 << 20;
 
 impl Context {
     /// Opens the directory `path`. With `index`, digests are remembered in that file from build to build.
@@ -136,7 +134,7 @@ impl Context {
             root,
             root_node,
             ignore,
-            listings: Mutex::default(),
+            listings: RwLock::default(),
             empty: Mutex::default(),
             index_path: index,
             index: OnceLock::new(),
@@ -179,12 +177,12 @@ impl Context {
         let mut index = Index::load(path);
         for (path, learned) in self.learned.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if !learned.record.stat.is_racy(learned.taken) {
-                index.insert(path.clone(), learned.record.clone());
+                index.insert(path.into(), learned.record.clone());
             }
         }
-        let listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        let listings = self.listings.read().unwrap_or_else(PoisonError::into_inner);
         index.forget(|path| {
-            let listing = path.parent().and_then(|parent| listings.get(parent));
+            let listing = path.parent().and_then(|parent| listings.get(parent.as_os_str()));
             listing.is_some_and(|listing| path.file_name().is_some_and(|name| listing.find(name).is_none()))
         });
         drop(listings);
@@ -224,12 +222,12 @@ impl Context {
             listing::read(self.root.as_fd(), path, &self.ignore, inherited).map_err(|error| self.fail(path, error))?,
         );
         // The first one in stays: a build sees one state of a directory.
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::clone(listings.entry(path.to_owned()).or_insert(listing)))
+        let mut listings = self.listings.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(listings.entry(path.as_os_str().to_owned()).or_insert(listing)))
     }
 
     fn cached(&self, path: &Path) -> Option<Arc<Listing>> {
-        self.listings.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+        self.listings.read().unwrap_or_else(PoisonError::into_inner).get(path.as_os_str()).cloned()
     }
 
     /// The directory that holds a path, and the path's name in it.
@@ -276,27 +274,30 @@ impl Context {
     }
 
     fn known<T>(&self, path: &Path, stat: &Stat, part: impl Fn(&Record) -> Option<T>) -> Option<T> {
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = learned.get(path).filter(|l| l.record.stat == *stat).and_then(|l| part(&l.record)) {
+        let index = self.index.get_or_init(|| self.index_path.as_deref().map(Index::load).unwrap_or_default());
+        if let Some(found) = index.get(path, stat).and_then(&part) {
             return Some(found);
         }
-        drop(learned);
-        let index = self.index.get_or_init(|| self.index_path.as_deref().map(Index::load).unwrap_or_default());
-        index.get(path, stat).and_then(part)
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        learned
+            .get(path.as_os_str())
+            .filter(|learned| learned.record.stat == *stat)
+            .and_then(|learned| part(&learned.record))
     }
 
     fn learn(&self, path: &Path, stat: Stat, taken: Time, content: Option<ContentId>, xattrs: Option<Xattrs>) {
         let earlier = self.known(path, &stat, |record| Some(record.clone()));
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         // Of two parts taken at different times the earlier decides whether the record can be trusted.
-        let taken = learned.get(path).filter(|l| l.record.stat == stat).map_or(taken, |l| l.taken.min(taken));
+        let taken =
+            learned.get(path.as_os_str()).filter(|l| l.record.stat == stat).map_or(taken, |l| l.taken.min(taken));
         let mut record = earlier.unwrap_or(Record { stat, content: None, xattrs: None });
         record.content = content.or(record.content);
         record.xattrs = xattrs.or(record.xattrs);
         if !stat.is_racy(taken) {
             self.worth_saving.store(true, Ordering::Relaxed);
         }
-        learned.insert(path.to_owned(), Learned { record, taken });
+        learned.insert(path.as_os_str().to_owned(), Learned { record, taken });
     }
 
     fn open_file(&self, path: &Path) -> io::Result<File> {
@@ -314,10 +315,15 @@ impl Context {
     fn digest(&self, path: &Path) -> io::Result<ContentId> {
         for _ in 0..ATTEMPTS {
             let file = self.open_file(path).map_err(|error| self.fail(path, error))?;
-            let taken = now();
-            let before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
+            let mut taken = now();
+            let mut before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
+            if let Some(youth) = before.youth(taken).filter(|youth| worth_waiting(before.size, *youth)) {
+                std::thread::sleep(youth);
+                taken = now();
+                before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
+            }
             self.files_read.fetch_add(1, Ordering::Relaxed);
-            let content = hash(&file, before.size).map_err(|error| self.fail(path, error))?;
+            let content = ContentId::of_all(&file, before.size).map_err(|error| self.fail(path, error))?;
             let after = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
             if before == after {
                 self.learn(path, before, taken, Some(content), None);
@@ -373,25 +379,20 @@ impl Tree for Context {
     }
 }
 
+/// Whether a file that was written a moment ago is better read a moment later: else the next build, too, would read it all,
+/// because what is read of it now says nothing about later.
+fn worth_waiting(size: u64, youth: Duration) -> bool {
+    /// From this length on reading takes longer than a look at the clock.
+    const LARGE: u64 = 1 << 20;
+    /// What nobody notices, at most once a build: afterwards all that was young is older.
+    const MOMENT: Duration = Duration::from_millis(25);
+    size >= LARGE && youth <= MOMENT
+}
+
 fn now() -> Time {
     // A clock before 1970 makes every file young, so that nothing is trusted: slow, never wrong.
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
-}
-
-fn hash(mut file: &File, size: u64) -> io::Result<ContentId> {
-    let parallel = size >= PARALLEL_FROM;
-    let mut buffer = vec![0; if parallel { 4 << 20 } else { usize::try_from(size).unwrap_or(0).clamp(4096, 1 << 17) }];
-    let mut hasher = blake3::Hasher::new();
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize().into()),
-            Ok(length) if parallel => hasher.update_rayon(&buffer[..length]),
-            Ok(length) => hasher.update(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-    }
 }
 
 /// Reads the attributes that belong into an image. Through `/proc`, because no call reads those of a link by descriptor.

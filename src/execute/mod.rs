@@ -29,9 +29,9 @@ use crate::digest::{ContentId, DiffId, Key};
 use crate::fetch::{self, Fetched, FetchedTree, Fetcher, Joined};
 use crate::graph::{ContextName, CopyOp, MkdirOp, Op};
 use crate::image::chain::Chain;
-use crate::layer::archive::{self, Times};
+use crate::layer::archive::{self, Arriving, Times};
 use crate::layer::tree::Tree;
-use crate::layer::view::View;
+use crate::layer::view::{Tops, View};
 use crate::layer::{OverlayXattr, diff};
 use crate::limits::Limits;
 use crate::progress::Task;
@@ -311,6 +311,8 @@ pub struct Executor<'a> {
     pub bases: &'a Bases,
     /// The build contexts.
     pub contexts: &'a BTreeMap<ContextName, Opened>,
+    /// What is known of the layers that steps start from.
+    pub tops: Tops,
     /// Ends every step.
     pub cancel: &'a Cancel,
     /// `SOURCE_DATE_EPOCH`.
@@ -422,7 +424,7 @@ impl Executor<'_> {
 
     /// The merged view of directories that [`Self::trees`] gave.
     fn view_over(&self, trees: &[PathBuf]) -> Result<View, Error> {
-        View::over(trees, self.xattr()).map_err(|source| Error::Layers { source })
+        View::among(&self.tops, trees, self.xattr()).map_err(|source| Error::Layers { source })
     }
 
     /// The directories of a chain, topmost first, fetching what is missing. A layer that is in the chain several times
@@ -452,11 +454,11 @@ impl Executor<'_> {
         let owner = op.chown.as_deref().map(|spec| self.file_owner(spec, &root, parent)).transpose()?;
         let scratch = self.store.scratch()?;
         let tree = scratch.dir("tree")?;
-        copy::apply::apply(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
+        let arriving = copy::apply::apply_most(op, &files.selection, from, &root, &tree, self.xattr(), owner.as_ref())?;
         if !op.link {
-            diff::tidy(&tree, &lowers, self.xattr())?;
+            diff::tidy(&tree, &root, self.xattr())?;
         }
-        self.publish(&tree, key, op.epoch)
+        self.publish_arriving(&tree, key, op.epoch, arriving)
     }
 
     fn mkdir(&self, op: &MkdirOp, key: &Key, parent: &Chain) -> Result<DiffId, Error> {
@@ -466,7 +468,7 @@ impl Executor<'_> {
         let tree = scratch.dir("tree")?;
         let owner = if op.user.is_empty() { Owner::default() } else { self.file_owner(&op.user, &root, parent)? };
         mkdir::make(op, &root, &tree, self.xattr(), &owner)?;
-        diff::tidy(&tree, &lowers, self.xattr())?;
+        diff::tidy(&tree, &root, self.xattr())?;
         self.publish(&tree, key, op.epoch)
     }
 
@@ -481,19 +483,41 @@ impl Executor<'_> {
 
     /// Measures a finished layer directory and moves it into the store.
     fn publish(&self, tree: &Path, key: &Key, epoch: Option<i64>) -> Result<DiffId, Error> {
+        self.publish_arriving(tree, key, epoch, Arriving::new())
+    }
+
+    /// The same where the content of some files comes only now.
+    fn publish_arriving(
+        &self,
+        tree: &Path,
+        key: &Key,
+        epoch: Option<i64>,
+        mut arriving: Arriving<'_>,
+    ) -> Result<DiffId, Error> {
         let mut misread = |path: PathBuf| {
             self.layers.reporter.warning(format!(
                 "/{} is called like the mark of a deleted file: in the image it removes what it would have marked",
                 path.display()
             ));
         };
-        let measured = archive::measure_and_tell(tree, self.xattr(), Times { clamp: epoch }, &mut misread)?;
+        let times = Times { clamp: epoch };
+        let measured =
+            archive::measure_and_tell(tree, self.xattr(), times, &mut arriving, &mut misread).map_err(|error| {
+                match error {
+                    archive::Error::Read { path, source } => match stage::arrived(source) {
+                        Ok(failed) => copy::Error::from(failed).into(),
+                        Err(source) => archive::Error::Read { path, source }.into(),
+                    },
+                    error => Error::from(error),
+                }
+            })?;
         let meta = LayerMeta {
             tar_size: measured.size,
             entries: measured.entries,
             origin: Origin::Built { key: *key },
             clamp: epoch,
             forms: Vec::new(),
+            implied: Vec::new(),
         };
         self.store.publish_layer(&measured.diff_id, tree, meta)?;
         Ok(measured.diff_id)

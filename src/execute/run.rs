@@ -13,6 +13,7 @@ use crate::execute::shell::Sandbox;
 use crate::execute::{Ended, Error, Executor, c_string, owner};
 use crate::graph::RunOp;
 use crate::image::chain::Chain;
+use crate::layer::view::View;
 use crate::layer::{OverlayXattr, diff};
 use crate::limits::{Limits, Pids};
 use crate::progress::{Stream, Task};
@@ -44,10 +45,10 @@ pub(super) fn run(
         return Err(error);
     }
     // Sockets, locks and directories of the mounts end with the processes; what follows takes its time without them.
-    let Prepared { plan, mounted, scratch: _scratch, .. } = prepared;
-    let (upper, lowers) = (plan.upper.clone(), plan.lowers.clone());
+    let Prepared { plan, mounted, root, scratch: _scratch, .. } = prepared;
+    let upper = plan.upper.clone();
     drop((plan, mounted));
-    diff::tidy(&upper, &lowers, executor.xattr())?;
+    diff::tidy(&upper, &root, executor.xattr())?;
     executor.publish(&upper, key, op.epoch)
 }
 
@@ -57,6 +58,8 @@ pub(super) struct Prepared {
     pub plan: Plan,
     /// What its mounts need, and what is hidden in its output.
     pub mounted: Mounted,
+    /// What it starts from.
+    pub root: View,
     /// Where its changes go.
     pub scratch: Scratch,
     /// What keeps its network alive.
@@ -75,7 +78,8 @@ pub(super) fn prepare(
     executor.networks.begin(op.network);
     let mut mounted = Mounted::open(executor, op, shown, task)?;
     let lowers = executor.trees(parent)?;
-    let user = owner::for_process(&op.user, &executor.view_over(&lowers)?)?;
+    let root = executor.view_over(&lowers)?;
+    let user = owner::for_process(&op.user, &root)?;
     let scratch = executor.store.scratch()?;
     let upper = scratch.dir("tree")?;
     let reporter = executor.layers.reporter;
@@ -99,7 +103,7 @@ pub(super) fn prepare(
         mounts: std::mem::take(&mut mounted.mounts),
         limits: executor.limits.clone(),
     };
-    Ok(Prepared { plan, mounted, scratch, networks: Arc::clone(&executor.networks) })
+    Ok(Prepared { plan, mounted, root, scratch, networks: Arc::clone(&executor.networks) })
 }
 
 /// Runs the plan; what it writes goes to `task`, without what is to be hidden.

@@ -52,7 +52,7 @@ impl Executor<'_> {
 impl Sandbox {
     /// The place of a step, as its command left it.
     pub(super) fn of(op: &RunOp, prepared: Prepared) -> Result<Self, Error> {
-        let Prepared { plan, mounted, scratch, networks } = prepared;
+        let Prepared { plan, mounted, scratch, networks, .. } = prepared;
         let own = shell_of(&op.argv).into_iter().filter(|own| !SHELLS.contains(own));
         let shells = own.chain(SHELLS).map(c_string).collect::<Result<_, _>>()?;
         Ok(Self { plan, shells, _scratch: scratch, _mounted: mounted, _networks: networks })

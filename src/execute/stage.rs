@@ -7,7 +7,10 @@
 //! written through a symbolic link: places are resolved against root and layer together, and every directory above a place is
 //! a real one.
 
+mod filling;
 mod write;
+
+pub(super) use self::write::{arrived, settle};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -118,8 +121,8 @@ pub(super) struct Leaf {
 /// What a leaf holds.
 #[derive(Debug, Clone)]
 pub(super) enum Body {
-    /// A file of the source tree, and the digest it was selected by.
-    Source { path: PathBuf, content: Option<ContentId> },
+    /// A file of the source tree, the digest it was selected by, and its length then.
+    Source { path: PathBuf, content: Option<ContentId>, size: u64 },
     /// A file of the root file system itself.
     Parent { path: PathBuf },
     /// A file with this content.
@@ -362,7 +365,7 @@ impl<'a> Stage<'a> {
         self.realize_parents(path)?;
         let file = write::create(&self.into.join(path), path)?;
         fill(&file)?;
-        self.finish_file(&file, path, &meta)?;
+        self.finish().file(&file, path, &meta)?;
         self.touch_above(path);
         self.placed.insert(path.to_owned(), Placed::Leaf(Leaf { meta, body: Body::Written, link: None }));
         Ok(())

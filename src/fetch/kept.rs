@@ -64,6 +64,7 @@ impl Fetcher<'_> {
             origin: Origin::Built { key },
             clamp: None,
             forms: Vec::new(),
+            implied: Vec::new(),
         };
         let StoredLayer { diff_id: layer, tree, .. } = self.store.publish_layer(&measured.diff_id, tree, meta)?;
         // Without the record it is fetched again, and that is all.

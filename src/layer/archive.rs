@@ -31,7 +31,8 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,13 @@ use super::{Measured, OPAQUE_MARKER, OverlayXattr, WHITEOUT_PREFIX};
 
 /// The version of the archive's format, part of every key that stands for a layer Strata made.
 pub const FORMAT: u32 = 1;
+
+/// The device and number of an inode.
+pub type InodeId = (u64, u64);
+
+/// Content that is not in the tree yet, by the inode of its file: reading it to the end also puts it there. It has as many
+/// bytes as its file.
+pub type Arriving<'a> = HashMap<InodeId, Box<dyn Read + Send + 'a>>;
 
 /// How modification times are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,7 +127,7 @@ impl From<SinkError> for Error {
 /// # Errors
 /// Whatever keeps the archive from being the tree, the tree's or the sink's; what the sink got then is no archive.
 pub fn write(tree: &Path, xattr: OverlayXattr, times: Times, sink: &mut dyn Write) -> Result<Measured, Error> {
-    write_and_tell(tree, xattr, times, sink, &mut |_| {})
+    write_and_tell(tree, xattr, times, sink, &mut Arriving::new(), &mut |_| {})
 }
 
 /// Measures the layer in `tree` without keeping its bytes.
@@ -130,18 +138,19 @@ pub fn measure(tree: &Path, xattr: OverlayXattr, times: Times) -> Result<Measure
     write(tree, xattr, times, &mut io::sink())
 }
 
-/// As [`measure`], and tells of every path whose name begins as a whiteout's: readers of the archive will remove something
-/// instead of making it.
+/// As [`measure`], with the content of some files still to come, and tells of every path whose name begins as a
+/// whiteout's: readers of the archive will remove something instead of making it.
 ///
 /// # Errors
-/// As [`measure`].
+/// As [`measure`], and [`Error::Read`] with whatever a source of content says.
 pub fn measure_and_tell(
     tree: &Path,
     xattr: OverlayXattr,
     times: Times,
+    arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
 ) -> Result<Measured, Error> {
-    write_and_tell(tree, xattr, times, &mut io::sink(), misread)
+    write_and_tell(tree, xattr, times, &mut io::sink(), arriving, misread)
 }
 
 fn write_and_tell(
@@ -149,12 +158,13 @@ fn write_and_tell(
     xattr: OverlayXattr,
     times: Times,
     sink: &mut dyn Write,
+    arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
 ) -> Result<Measured, Error> {
     let mut entries = 0;
     let (digest, size) = outgoing::hashed(sink, |out| {
         let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, misread };
+        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, arriving, misread };
         writer.tree(tree)?;
         entries = writer.entries;
         Ok::<_, Error>(())
@@ -162,17 +172,19 @@ fn write_and_tell(
     Ok(Measured { diff_id: digest.into(), size, entries })
 }
 
-struct Writer<'a, 'b> {
+struct Writer<'a, 'b, 'c> {
     out: &'a mut Outgoing<'b>,
     xattr: OverlayXattr,
     times: Times,
     /// The first path of every inode that may have another.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: HashMap<InodeId, Vec<u8>>,
     /// The archive's path of what is being written.
     path: Vec<u8>,
     /// Header blocks, kept for their allocation.
     header: Vec<u8>,
     entries: u64,
+    /// What is not in the tree yet.
+    arriving: &'a mut Arriving<'c>,
     /// Is told of names like whiteouts.
     misread: &'a mut dyn FnMut(PathBuf),
 }
@@ -184,7 +196,7 @@ struct Open {
     path_length: usize,
 }
 
-impl Writer<'_, '_> {
+impl Writer<'_, '_, '_> {
     fn tree(&mut self, root: &Path) -> Result<(), Error> {
         let root = inode::open_root(root).map_err(|error| self.unreadable(error))?;
         let attributes = self.attributes(At::Descriptor(root.as_fd()))?;
@@ -255,7 +267,10 @@ impl Writer<'_, '_> {
         }
         let size = inode::size(&stat);
         self.header(&stat, typeflag::FILE, size, b"", &attributes)?;
-        self.content(file.as_fd(), size)
+        match self.arriving.remove(&(stat.st_dev, stat.st_ino)) {
+            Some(mut source) => self.content(&mut *source, size, false),
+            None => self.content(&mut File::from(file), size, true),
+        }
     }
 
     fn other(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
@@ -342,26 +357,27 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    fn content(&mut self, file: BorrowedFd<'_>, size: u64) -> Result<(), Error> {
+    fn content(&mut self, source: &mut dyn Read, size: u64, is_file: bool) -> Result<(), Error> {
         let mut left = size;
         let mut ended = false;
         while left > 0 {
             let space = self.out.space()?;
             // One byte more than there should be: a short read then also says that the file ends there.
             let wanted = usize::try_from(left + 1).map_or(space.len(), |wanted| wanted.min(space.len()));
-            let length = match rustix::io::read(file, &mut space[..wanted]) {
+            let length = match source.read(&mut space[..wanted]) {
                 Ok(length) => length,
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.unreadable(error)),
             };
             if length == 0 || length as u64 > left {
                 return Err(Error::Changed { path: self.shown_path(), size });
             }
-            ended = length < wanted;
+            ended = is_file && length < wanted;
             self.out.advance(length);
             left -= length as u64;
         }
-        if !ended && rustix::io::read(file, &mut [0; 1]).map_err(|error| self.unreadable(error))? > 0 {
+        // A file's end was seen where less came than there was room for; whoever gives content has more to do at its end.
+        if !ended && source.read(&mut [0; 1]).map_err(|error| self.unreadable(error))? > 0 {
             return Err(Error::Changed { path: self.shown_path(), size });
         }
         // What a block lacks is less than a block, so it fits an index.

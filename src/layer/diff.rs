@@ -66,20 +66,19 @@ pub enum Error {
     },
 }
 
-/// Makes the overlay's upper directory `upper` into a layer on `lowers` (topmost first).
+/// Makes the overlay's upper directory `upper` into a layer on `lower`.
 ///
 /// # Errors
 /// Anything that cannot be read or changed, with its path. The upper directory is then half done and may be tidied
 /// again.
-pub fn tidy(upper: &Path, lowers: &[PathBuf], xattr: OverlayXattr) -> Result<(), Error> {
-    let lower = View::over(lowers, xattr).map_err(|source| Error::Lower { path: PathBuf::new(), source })?;
+pub fn tidy(upper: &Path, lower: &View, xattr: OverlayXattr) -> Result<(), Error> {
     let mut tidying = Tidying { lower, xattr, path: PathBuf::new() };
     let root = inode::open_root(upper).map_err(|error| tidying.failed(error))?;
     tidying.walk(root)
 }
 
-struct Tidying {
-    lower: View,
+struct Tidying<'a> {
+    lower: &'a View,
     xattr: OverlayXattr,
     /// What is being looked at, relative to the upper directory.
     path: PathBuf,
@@ -100,7 +99,7 @@ struct Open {
     is_touched: bool,
 }
 
-impl Tidying {
+impl Tidying<'_> {
     fn walk(&mut self, root: OwnedFd) -> Result<(), Error> {
         let mut walk = vec![self.enter(root, false)?];
         while let Some(open) = walk.last_mut() {

@@ -5,8 +5,9 @@
 //! attribute `overlay.opaque` with the value `y`, and everything else is what it looks like.
 //!
 //! In the order data passes through: [`diff`] tidies an overlay's upper directory into a layer, [`archive`] writes a
-//! layer as a tar archive, [`compress`] packs archives, [`unpack`] applies an archive to an empty directory, and
-//! [`view`] reads a stack of layers as the one tree that a container would see. Nothing here mounts anything, and
+//! layer as a tar archive, [`compress`] packs archives, [`unpack`] applies an archive to an empty directory, [`implied`]
+//! supplies what a layer leaves to those below it, and [`view`] reads a stack of layers as the one tree that a container
+//! would see. Nothing here mounts anything, and
 //! nothing trusts a path inside an archive.
 
 pub mod archive;
@@ -14,6 +15,7 @@ pub mod compress;
 pub mod diff;
 pub(crate) mod entries;
 mod header;
+pub mod implied;
 mod incoming;
 mod inode;
 mod outgoing;

@@ -1,20 +1,24 @@
-//! Bytes of an archive on their way out: collected into chunks, handed to a sink, and hashed on another thread.
+//! Bytes of an archive on their way out: collected into chunks, handed to a sink, and hashed, on another thread where
+//! they are many.
 //!
 //! Memory is bounded by a few chunks, whatever is written. The order of bytes is the order of the calls.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::{CHUNK, CHUNKS_IN_FLIGHT};
 use crate::digest::{Digest, Sha256};
+
+/// The size of the first chunk. Most layers fit: they are worth neither a thread nor a large buffer.
+const FIRST_CHUNK: usize = 64 << 10;
 
 /// Where an archive's bytes are put.
 pub(super) struct Outgoing<'a> {
     sink: &'a mut dyn Write,
     chunk: Chunk,
-    to_hash: SyncSender<Chunk>,
-    hashed: Receiver<Chunk>,
+    /// Begun when the first chunk is full.
+    hasher: Option<Hasher>,
     size: u64,
 }
 
@@ -24,20 +28,23 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn empty() -> Self {
-        Self { bytes: vec![0; CHUNK], filled: 0 }
+    fn empty(size: usize) -> Self {
+        Self { bytes: vec![0; size], filled: 0 }
     }
 }
 
-/// Runs `produce` with a place to put bytes. Gives the SHA-256 and the number of all bytes put there.
-pub(super) fn hashed<E: From<SinkError>>(
-    sink: &mut dyn Write,
-    produce: impl FnOnce(&mut Outgoing<'_>) -> Result<(), E>,
-) -> Result<(Digest, u64), E> {
-    let (to_hash, incoming) = sync_channel::<Chunk>(CHUNKS_IN_FLIGHT);
-    let (give_back, hashed) = channel();
-    thread::scope(|scope| {
-        let hasher = scope.spawn(move || {
+/// A thread that hashes chunks and gives them back.
+struct Hasher {
+    to_hash: SyncSender<Chunk>,
+    hashed: Receiver<Chunk>,
+    thread: JoinHandle<Digest>,
+}
+
+impl Hasher {
+    fn begin() -> Self {
+        let (to_hash, incoming) = sync_channel::<Chunk>(CHUNKS_IN_FLIGHT);
+        let (give_back, hashed) = channel();
+        let thread = thread::spawn(move || {
             let mut hash = Sha256::new();
             for chunk in incoming {
                 hash.update(&chunk.bytes[..chunk.filled]);
@@ -46,14 +53,27 @@ pub(super) fn hashed<E: From<SinkError>>(
             }
             hash.finish()
         });
-        let mut outgoing = Outgoing { sink, chunk: Chunk::empty(), to_hash, hashed, size: 0 };
-        produce(&mut outgoing)?;
-        outgoing.pass_on()?;
-        let size = outgoing.size;
-        drop(outgoing);
-        let digest = hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok((digest, size))
-    })
+        Self { to_hash, hashed, thread }
+    }
+
+    fn hash(&self, chunk: Chunk) {
+        self.to_hash.send(chunk).expect("the hasher runs until it is told that no more comes");
+    }
+
+    fn finish(self) -> Digest {
+        drop(self.to_hash);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Runs `produce` with a place to put bytes. Gives the SHA-256 and the number of all bytes put there.
+pub(super) fn hashed<E: From<SinkError>>(
+    sink: &mut dyn Write,
+    produce: impl FnOnce(&mut Outgoing<'_>) -> Result<(), E>,
+) -> Result<(Digest, u64), E> {
+    let mut outgoing = Outgoing { sink, chunk: Chunk::empty(FIRST_CHUNK), hasher: None, size: 0 };
+    produce(&mut outgoing)?;
+    Ok(outgoing.finish()?)
 }
 
 /// The sink took no more.
@@ -75,15 +95,17 @@ impl Outgoing<'_> {
 
     /// Room for at least one byte, to be filled from its start and then counted with [`Self::advance`].
     pub(super) fn space(&mut self) -> Result<&mut [u8], SinkError> {
-        if self.chunk.filled == CHUNK {
-            self.pass_on()?;
+        if self.chunk.filled == self.chunk.bytes.len() {
+            self.write_out()?;
+            let hasher = self.hasher.get_or_insert_with(Hasher::begin);
             // Some chunks are made first; from then on the hasher's are used again, which also keeps pace with it.
-            self.chunk = if self.size <= (CHUNKS_IN_FLIGHT * CHUNK) as u64 {
-                Chunk::empty()
+            let next = if self.size <= (CHUNKS_IN_FLIGHT * CHUNK) as u64 {
+                Chunk::empty(CHUNK)
             } else {
-                let used = self.hashed.recv().expect("the hasher runs until it is told that no more comes");
+                let used = hasher.hashed.recv().expect("the hasher runs until it is told that no more comes");
                 Chunk { filled: 0, ..used }
             };
+            hasher.hash(std::mem::replace(&mut self.chunk, next));
         }
         Ok(&mut self.chunk.bytes[self.chunk.filled..])
     }
@@ -91,14 +113,24 @@ impl Outgoing<'_> {
     /// Counts bytes that were put into [`Self::space`].
     pub(super) fn advance(&mut self, length: usize) {
         self.chunk.filled += length;
-        debug_assert!(self.chunk.filled <= CHUNK, "no more is filled than there was room for");
+        debug_assert!(self.chunk.filled <= self.chunk.bytes.len(), "no more is filled than there was room for");
     }
 
-    fn pass_on(&mut self) -> Result<(), SinkError> {
-        let chunk = std::mem::replace(&mut self.chunk, Chunk { bytes: Vec::new(), filled: 0 });
-        self.sink.write_all(&chunk.bytes[..chunk.filled]).map_err(SinkError)?;
-        self.size += chunk.filled as u64;
-        self.to_hash.send(chunk).expect("the hasher runs until it is told that no more comes");
+    fn write_out(&mut self) -> Result<(), SinkError> {
+        self.sink.write_all(&self.chunk.bytes[..self.chunk.filled]).map_err(SinkError)?;
+        self.size += self.chunk.filled as u64;
         Ok(())
+    }
+
+    fn finish(mut self) -> Result<(Digest, u64), SinkError> {
+        self.write_out()?;
+        let digest = match self.hasher {
+            None => Digest::of(&self.chunk.bytes[..self.chunk.filled]),
+            Some(hasher) => {
+                hasher.hash(self.chunk);
+                hasher.finish()
+            }
+        };
+        Ok((digest, self.size))
     }
 }

@@ -8,18 +8,22 @@
 //! The layers must not change while a view is used: it remembers which of them make up each directory. A view is made
 //! for one step and thrown away.
 
+mod top;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use self::top::Top;
+pub use self::top::Tops;
 use super::OverlayXattr;
 use super::inode::{self, ChildKind};
 pub use super::resolve::{Follow, Resolved, resolve};
@@ -27,29 +31,47 @@ use super::tree::{Entry, Kind, Tree};
 use super::xattr::{self, At, Attributes};
 use crate::digest::ContentId;
 
-/// How many bytes of a file are read at once.
-const PIECE: usize = 1 << 20;
-
-/// From this many bytes on, several threads hash a piece faster than one.
-const LARGE_PIECE: usize = 128 << 10;
-
 /// A stack of layers.
 #[derive(Debug)]
 pub struct View {
-    /// The root of each layer, topmost first.
-    trees: Vec<OwnedFd>,
+    /// Each layer, topmost first.
+    trees: Vec<Layer>,
     xattr: OverlayXattr,
     /// For each directory looked at: which layers make it up, topmost first. `None` where there is no directory.
     merges: RwLock<HashMap<PathBuf, Option<Merge>>>,
 }
 
-type Merge = Arc<[usize]>;
+pub(super) type Merge = Arc<[usize]>;
+
+/// One layer of a view.
+#[derive(Debug)]
+struct Layer {
+    tree: PathBuf,
+    /// Its root, once it was needed.
+    root: OnceLock<OwnedFd>,
+    /// What its root holds, where that is known.
+    top: Option<Arc<Top>>,
+}
+
+impl Layer {
+    fn root(&self) -> rustix::io::Result<BorrowedFd<'_>> {
+        if self.root.get().is_none() {
+            // Where two threads open it, one of the two is kept.
+            let _ = self.root.set(inode::open_root(&self.tree)?);
+        }
+        self.root.get().map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    fn may_have(&self, path: &Path) -> bool {
+        self.top.as_ref().is_none_or(|top| top.may_have(path))
+    }
+}
 
 /// An inode of one of the layers.
-struct Found {
+pub(super) struct Found {
     tree: usize,
     inode: OwnedFd,
-    stat: Stat,
+    pub(super) stat: Stat,
 }
 
 impl View {
@@ -59,12 +81,24 @@ impl View {
     /// A layer's directory that cannot be opened, with its path.
     pub fn over(trees: &[PathBuf], xattr: OverlayXattr) -> io::Result<Self> {
         let open = |tree: &PathBuf| {
-            inode::open_root(tree).map_err(|error| {
-                let error = io::Error::from(error);
-                io::Error::new(error.kind(), format!("cannot open the layer in {}: {error}", tree.display()))
-            })
+            let root = inode::open_root(tree).map_err(|error| unopened(tree, error.into()))?;
+            Ok(Layer { tree: tree.clone(), root: root.into(), top: None })
         };
         let trees = trees.iter().map(open).collect::<io::Result<_>>()?;
+        Ok(Self { trees, xattr, merges: RwLock::default() })
+    }
+
+    /// The same of layers that other views look at, too. What is learned of each is in `tops`, and only the layers that
+    /// have something of what is looked for are opened.
+    ///
+    /// # Errors
+    /// As for [`View::over`].
+    pub fn among(tops: &Tops, trees: &[PathBuf], xattr: OverlayXattr) -> io::Result<Self> {
+        let know = |tree: &PathBuf| {
+            let top = tops.of(tree, xattr).map_err(|error| unopened(tree, error))?;
+            Ok(Layer { tree: tree.clone(), root: OnceLock::new(), top: Some(top) })
+        };
+        let trees = trees.iter().map(know).collect::<io::Result<_>>()?;
         Ok(Self { trees, xattr, merges: RwLock::default() })
     }
 
@@ -85,7 +119,10 @@ impl View {
         Ok(None)
     }
 
-    fn find_in_tree(&self, path: &Path, tree: usize) -> io::Result<Option<Found>> {
+    pub(super) fn find_in_tree(&self, path: &Path, tree: usize) -> io::Result<Option<Found>> {
+        if !self.trees[tree].may_have(path) {
+            return Ok(None);
+        }
         match self.open_in_tree(path, tree, OFlags::PATH) {
             Ok(inode) => {
                 let stat = rustix::fs::fstat(&inode)?;
@@ -96,12 +133,13 @@ impl View {
         }
     }
 
-    fn open_in_tree(&self, path: &Path, tree: usize, access: OFlags) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn open_in_tree(&self, path: &Path, tree: usize, access: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let root = self.trees[tree].root()?;
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         loop {
-            match rustix::fs::openat2(&self.trees[tree], path, flags, Mode::empty(), inside) {
+            match rustix::fs::openat2(root, path, flags, Mode::empty(), inside) {
                 Err(Errno::INTR) => {}
                 // A parent of the path is a symbolic link in this layer, so the path is not there.
                 Err(Errno::LOOP) => return Err(Errno::NOENT),
@@ -111,7 +149,7 @@ impl View {
     }
 
     /// Which layers make up a directory.
-    fn merge(&self, path: &Path) -> io::Result<Option<Merge>> {
+    pub(super) fn merge(&self, path: &Path) -> io::Result<Option<Merge>> {
         if let Some(known) = self.merges.read().unwrap_or_else(PoisonError::into_inner).get(path) {
             return Ok(known.clone());
         }
@@ -129,6 +167,13 @@ impl View {
     fn merge_of(&self, path: &Path, trees: impl Iterator<Item = usize>) -> io::Result<Option<Merge>> {
         let mut merge = Vec::new();
         for tree in trees {
+            if let Some(top) = self.trees[tree].top.as_ref().filter(|_| path.as_os_str().is_empty()) {
+                merge.push(tree);
+                if top.is_opaque {
+                    break;
+                }
+                continue;
+            }
             let Some(found) = self.find_in_tree(path, tree)? else { continue };
             if inode::child_kind(&found.stat) != ChildKind::Directory {
                 break;
@@ -195,22 +240,9 @@ impl Tree for View {
     }
 
     fn content_id(&self, path: &Path, _entry: &Entry) -> io::Result<ContentId> {
-        use std::io::Read as _;
-
-        let mut file = self.open(path)?;
+        let file = self.open(path)?;
         let size = file.metadata()?.len();
-        // One byte more, so that a small file takes one read that is also seen to be the last.
-        let mut piece = vec![0; usize::try_from(size + 1).unwrap_or(PIECE).min(PIECE)];
-        let mut hasher = blake3::Hasher::new();
-        loop {
-            match file.read(&mut piece) {
-                Ok(0) => return Ok(hasher.finalize().into()),
-                Ok(length) if length >= LARGE_PIECE => drop(hasher.update_rayon(&piece[..length])),
-                Ok(length) => drop(hasher.update(&piece[..length])),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        ContentId::of_all(&file, size)
     }
 }
 
@@ -218,11 +250,15 @@ impl View {
     fn attributes(&self, path: &Path, found: &Found) -> io::Result<Attributes> {
         // A descriptor for finding things cannot be asked for attributes, but a name in its parent can.
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Attributes::read(At::Descriptor(self.trees[found.tree].as_fd()), self.xattr);
+            return Attributes::read(At::Descriptor(self.trees[found.tree].root()?), self.xattr);
         };
         let parent = self.open_in_tree(parent, found.tree, OFlags::PATH | OFlags::DIRECTORY)?;
         Attributes::read(At::Path(&xattr::path_in(parent.as_fd(), name.as_bytes())), self.xattr)
     }
+}
+
+fn unopened(tree: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot open the layer in {}: {error}", tree.display()))
 }
 
 /// What the root of no layers looks like.

@@ -53,6 +53,43 @@ pub struct LayerMeta {
     /// The compressed forms known for it; their blobs need not be in the store.
     #[serde(default)]
     pub forms: Vec<Form>,
+    /// The directories in it that its archive has no entry for: what they look like depends on the layers below.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "paths")]
+    pub implied: Vec<PathBuf>,
+}
+
+/// Paths in JSON: as text where they are, else as their bytes.
+mod paths {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| match path.to_str() {
+            Some(text) => Form::Text(text.to_owned()),
+            None => Form::Bytes(path.as_os_str().as_bytes().to_vec()),
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+        let forms = Vec::<Form>::deserialize(deserializer)?;
+        Ok(forms
+            .into_iter()
+            .map(|form| match form {
+                Form::Text(text) => text.into(),
+                Form::Bytes(bytes) => OsString::from_vec(bytes).into(),
+            })
+            .collect())
+    }
 }
 
 /// Where a layer came from.

@@ -56,6 +56,8 @@ mod limits;
 mod step_limits;
 // The same for a user who is not root.
 mod rootless;
+// Base layers as others write them: what they leave out, and what is refused.
+mod layers;
 // images, inspect, rm, graph.
 mod commands;
 // doctor.

@@ -160,8 +160,9 @@ fn row(cache: &StoredCache, xattr: OverlayXattr) -> Result<Row, Error> {
     let meta = std::fs::symlink_metadata(&path).map_err(failed)?;
     let mut misread = None;
     let mut note = |path| misread = misread.take().or(Some(path));
-    let Measured { diff_id, size, .. } = archive::measure_and_tell(&path, xattr, Times::default(), &mut note)
-        .map_err(|source| Error::Pack { id: cache.id.clone(), source })?;
+    let Measured { diff_id, size, .. } =
+        archive::measure_and_tell(&path, xattr, Times::default(), &mut archive::Arriving::new(), &mut note)
+            .map_err(|source| Error::Pack { id: cache.id.clone(), source })?;
     if let Some(path) = misread {
         return Err(Error::Name { id: cache.id.clone(), path });
     }

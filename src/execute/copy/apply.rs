@@ -16,9 +16,10 @@ use super::select::{Group, Item, Origin, Selection};
 use super::{Error, archive};
 use crate::context::ignore::clean;
 use crate::execute::owner::Owner;
-use crate::execute::stage::{Body, Leaf, LinkId, Meta, NewDirectory, Stage};
+use crate::execute::stage::{Body, Leaf, LinkId, Meta, NewDirectory, Stage, settle};
 use crate::graph::CopyOp;
 use crate::layer::OverlayXattr;
+use crate::layer::archive::Arriving;
 use crate::layer::tree::{Kind, Tree};
 
 /// Writes the layer that `op` makes into the directory `into`, which is made if it is missing and has to be empty otherwise.
@@ -38,13 +39,29 @@ pub fn apply(
     xattr: OverlayXattr,
     owner: Option<&Owner>,
 ) -> Result<(), Error> {
+    Ok(settle(apply_most(op, selection, from, parent, into, xattr, owner)?)?)
+}
+
+/// The same but for the content of large files, which comes when the result is read.
+///
+/// # Errors
+/// As for [`apply`].
+pub fn apply_most(
+    op: &CopyOp,
+    selection: &Selection,
+    from: &dyn Tree,
+    parent: &dyn Tree,
+    into: &Path,
+    xattr: OverlayXattr,
+    owner: Option<&Owner>,
+) -> Result<Arriving<'static>, Error> {
     let chmod = op.chmod.as_deref().map(Chmod::parse).transpose()?;
     let stage = Stage::new(parent, into, xattr, op.epoch)?;
     let mut copying = Copying { stage, from, owner, chmod, destination: Destination::new(&op.destination) };
     for group in &selection.groups {
         copying.group(group)?;
     }
-    Ok(copying.stage.write(Some(from))?)
+    Ok(copying.stage.write_most(Some(from))?)
 }
 
 /// The destination as it is written, from the root, without `.` and `..`.
@@ -152,7 +169,10 @@ impl Copying<'_> {
             (Kind::BlockDevice { device }, _) => node(rustix::fs::FileType::BlockDevice, *device),
             (Kind::Fifo, _) => node(rustix::fs::FileType::Fifo, (0, 0)),
             (_, Origin::Inline(bytes)) => Body::Inline(bytes.clone()),
-            (_, Origin::Tree(path)) => Body::Source { path: path.clone(), content: item.content },
+            (Kind::File { size }, Origin::Tree(path)) => {
+                Body::Source { path: path.clone(), content: item.content, size: *size }
+            }
+            (_, Origin::Tree(path)) => Body::Source { path: path.clone(), content: item.content, size: 0 },
         };
         Ok(self.stage.put(target, Leaf { meta: self.meta(item), body, link })?)
     }

@@ -7,6 +7,7 @@
 //! The digest covers what can reach the layer and nothing else: no times, and no source path beyond the name that a file keeps.
 //! Where `--chown` or an octal `--chmod` sets an attribute, the source's own does not count either.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -298,7 +299,7 @@ impl<'a> Source<'a> {
                 level.extend(directories);
             }
         }
-        items.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        items.sort_unstable_by(|a, b| in_order(&a.path, &b.path));
         Ok(drop_idle_parents(items))
     }
 
@@ -366,6 +367,17 @@ struct Verdict {
     /// For a directory: whether anything in it may be selected.
     enter: bool,
     below: Pending,
+}
+
+/// The order of paths that a walk through sorted directories finds: that of [`Path`] for paths that are clean, without
+/// taking them apart.
+pub(super) fn in_order(left: &Path, right: &Path) -> Ordering {
+    let (left, right) = (left.as_os_str().as_bytes(), right.as_os_str().as_bytes());
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    match left.iter().zip(right).find(|(left, right)| left != right) {
+        Some((left, right)) => rank(left).cmp(&rank(right)),
+        None => left.len().cmp(&right.len()),
+    }
 }
 
 /// Leaves out directories that come along for nothing. `items` are sorted, so what a directory holds follows it.

@@ -12,7 +12,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::apply::apply;
-use super::select::{Selection, select};
+use super::select::{Selection, in_order, select};
 use crate::context::Context;
 use crate::context::ignore::Ignore;
 use crate::execute::owner::{self, Owner};
@@ -770,6 +770,13 @@ fn working_directories() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn paths_are_ordered_part_by_part(paths in prop::collection::vec("[a.\\-0\\x01/ä]{1,3}(/[a.\\-é]{1,2}){0,2}", 2)) {
+        let clean = |text: &str| Path::new(text).components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect::<std::path::PathBuf>();
+        let (left, right) = (clean(&paths[0]), clean(&paths[1]));
+        prop_assert_eq!(in_order(&left, &right), left.cmp(&right), "{:?}", paths);
+    }
 
     #[test]
     fn the_same_files_give_the_same_digest_however_they_were_made(

@@ -8,14 +8,17 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 
+use super::filling::{self, Filling};
 use super::{Body, Error, Leaf, LinkId, Meta, Over, Placed, Stage};
 use crate::digest::ContentId;
+use crate::layer::OverlayXattr;
+use crate::layer::archive::{Arriving, InodeId};
 use crate::layer::tree::Tree;
 use crate::layer::xattr::{At, Place, place};
 
@@ -25,6 +28,12 @@ const PIECE: usize = 256 << 10;
 impl Stage<'_> {
     /// Writes the layer. `from` is the tree that [`Body::Source`] speaks of.
     pub(in crate::execute) fn write(self, from: Option<&dyn Tree>) -> Result<(), Error> {
+        self.write_most(from).and_then(settle)
+    }
+
+    /// Writes the layer but for the content of large files, which comes when the result is read. Such files are only where
+    /// the root has nothing, so that nobody has to compare them with anything.
+    pub(in crate::execute) fn write_most(self, from: Option<&dyn Tree>) -> Result<Arriving<'static>, Error> {
         for (path, placed) in &self.placed {
             if matches!(placed, Placed::Directory { .. }) {
                 self.realize(path)?;
@@ -40,6 +49,19 @@ impl Stage<'_> {
                 _ => leaves.push((path, leaf)),
             }
         }
+        let mut arriving = Arriving::new();
+        if let Some(from) = from.filter(|from| from.may_change()) {
+            let mut later = Vec::new();
+            for (path, leaf) in &leaves {
+                if arriving.len() < filling::MOST
+                    && let Some((inode, filling)) = self.begin_large(path, leaf, from)?
+                {
+                    arriving.insert(inode, Box::new(filling) as _);
+                    later.push(*path);
+                }
+            }
+            leaves.retain(|(path, _)| !later.contains(path));
+        }
         leaves.par_iter().try_for_each(|(path, leaf)| self.write_leaf(path, leaf, from))?;
         for (path, first) in names {
             std::fs::hard_link(self.into.join(first), self.into.join(path))
@@ -50,7 +72,38 @@ impl Stage<'_> {
                 self.finish_directory(path, meta, *over)?;
             }
         }
-        Ok(())
+        Ok(arriving)
+    }
+
+    /// Makes a large file without its content, if the leaf is one that can get it later.
+    fn begin_large(&self, path: &Path, leaf: &Leaf, from: &dyn Tree) -> Result<Option<(InodeId, Filling)>, Error> {
+        let Body::Source { path: source_path, content: Some(expected), size: filling::LARGE.. } = &leaf.body else {
+            return Ok(None);
+        };
+        if leaf.link.is_some() || self.parent_entry(path)?.is_some() {
+            return Ok(None);
+        }
+        let unreadable = |error| read_error(source_path, error);
+        let source = from.open(source_path).map_err(unreadable)?;
+        let left = source.metadata().map_err(unreadable)?.len();
+        let into = create(&self.into.join(path), path)?;
+        into.set_len(left).map_err(fail(path, "making a file"))?;
+        let finish = self.finish();
+        finish.file(&into, path, &leaf.meta)?;
+        let made = into.metadata().map_err(fail(path, "making a file"))?;
+        let filling = Filling {
+            source,
+            source_path: source_path.clone(),
+            into,
+            path: path.to_owned(),
+            meta: leaf.meta.clone(),
+            finish,
+            expected: *expected,
+            hasher: blake3::Hasher::new(),
+            left,
+            is_done: false,
+        };
+        Ok(Some(((made.dev(), made.ino()), filling)))
     }
 
     /// Makes the directory of a placed directory. Its own bits come last.
@@ -72,39 +125,78 @@ impl Stage<'_> {
         let meta = &leaf.meta;
         match &leaf.body {
             Body::Written => Ok(()),
-            Body::Source { path: source, content } => {
+            Body::Source { path: source, content, .. } => {
                 let from = from.ok_or_else(|| read_error(source, io::ErrorKind::NotFound.into()))?;
                 let file = create(&place, path)?;
                 copy(from, source, content.filter(|_| from.may_change()), &file, path)?;
-                self.finish_file(&file, path, meta)
+                self.finish().file(&file, path, meta)
             }
             Body::Parent { path: source } => {
                 let file = create(&place, path)?;
                 copy(self.parent, source, None, &file, path)?;
-                self.finish_file(&file, path, meta)
+                self.finish().file(&file, path, meta)
             }
             Body::Inline(bytes) => {
                 let mut file = create(&place, path)?;
                 file.write_all(bytes).map_err(fail(path, "writing its content"))?;
-                self.finish_file(&file, path, meta)
+                self.finish().file(&file, path, meta)
             }
             Body::Symlink { target } => {
                 std::os::unix::fs::symlink(target, &place).map_err(fail(path, "making a symbolic link"))?;
-                self.finish_path(&place, path, meta, false)
+                self.finish().path(&place, path, meta, false)
             }
             Body::Node { kind, device: (major, minor) } => {
                 let device = rustix::fs::makedev(*major, *minor);
                 rustix::fs::mknodat(CWD, &place, *kind, Mode::RUSR | Mode::WUSR, device)
                     .map_err(io::Error::from)
                     .map_err(fail(path, "making a device or pipe"))?;
-                self.finish_path(&place, path, meta, true)
+                self.finish().path(&place, path, meta, true)
             }
         }
     }
 
-    /// Owner before bits and attributes, because a change of owner drops set-id bits and capabilities; bits after attributes,
-    /// because a file that nobody may write to takes none; times last.
-    pub(super) fn finish_file(&self, file: &File, path: &Path, meta: &Meta) -> Result<(), Error> {
+    /// What gives entries their metadata.
+    pub(super) fn finish(&self) -> Finish {
+        Finish { xattr: self.xattr, epoch: self.epoch }
+    }
+
+    fn finish_directory(&self, path: &Path, meta: &Meta, over: Over) -> Result<(), Error> {
+        let place = self.into.join(path);
+        if over == Over::Hidden {
+            At::Path(&place)
+                .make_opaque(self.xattr)
+                .map_err(io::Error::from)
+                .map_err(fail(path, "marking a directory as opaque"))?;
+        }
+        self.finish().path(&place, path, meta, true)
+    }
+}
+
+/// Takes what [`Stage::write_most`] left to its end.
+pub(in crate::execute) fn settle(arriving: Arriving<'_>) -> Result<(), Error> {
+    for mut filling in arriving.into_values() {
+        let failed = |error| arrived(error).unwrap_or_else(|source| read_error(Path::new(""), source));
+        io::copy(&mut filling, &mut io::sink()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Why a file that arrived could not be filled, where an error of reading it comes from there.
+pub(in crate::execute) fn arrived(error: io::Error) -> Result<Error, io::Error> {
+    error.downcast()
+}
+
+/// How entries get their metadata: owner before bits and attributes, because a change of owner drops set-id bits and
+/// capabilities; bits after attributes, because a file that nobody may write to takes none; times last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finish {
+    xattr: OverlayXattr,
+    /// No time is after this, in seconds since 1970.
+    epoch: Option<i64>,
+}
+
+impl Finish {
+    pub(super) fn file(self, file: &File, path: &Path, meta: &Meta) -> Result<(), Error> {
         let (uid, gid) = ids(meta);
         rustix::fs::fchown(file, uid, gid).map_err(owner_failed(path, meta))?;
         self.set_xattrs(At::Descriptor(file.as_fd()), path, meta)?;
@@ -114,7 +206,7 @@ impl Stage<'_> {
     }
 
     /// The same for what cannot be opened; a link has no bits.
-    fn finish_path(&self, place: &Path, path: &Path, meta: &Meta, has_mode: bool) -> Result<(), Error> {
+    pub(super) fn path(self, place: &Path, path: &Path, meta: &Meta, has_mode: bool) -> Result<(), Error> {
         let (uid, gid) = ids(meta);
         rustix::fs::chownat(CWD, place, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(owner_failed(path, meta))?;
         self.set_xattrs(At::Path(place), path, meta)?;
@@ -126,17 +218,6 @@ impl Stage<'_> {
         rustix::fs::utimensat(CWD, place, &self.times(meta), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(io::Error::from)
             .map_err(fail(path, "setting its time"))
-    }
-
-    fn finish_directory(&self, path: &Path, meta: &Meta, over: Over) -> Result<(), Error> {
-        let place = self.into.join(path);
-        if over == Over::Hidden {
-            At::Path(&place)
-                .make_opaque(self.xattr)
-                .map_err(io::Error::from)
-                .map_err(fail(path, "marking a directory as opaque"))?;
-        }
-        self.finish_path(&place, path, meta, true)
     }
 
     fn set_xattrs(&self, at: At<'_>, path: &Path, meta: &Meta) -> Result<(), Error> {

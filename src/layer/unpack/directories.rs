@@ -1,16 +1,21 @@
 //! The directories of a layer that is being unpacked: found inside its root, made where the archive lacks them, and
 //! finished when nothing is made in them any more.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::metadata::{is_not_taken, timestamps};
 use super::{Error, Unpacking};
 use crate::layer::entries::{ArchiveEntry, shown};
 use crate::layer::inode::{self, ChildKind};
+use crate::layer::view::{Follow, View, resolve};
 use crate::layer::xattr::{At, DEFAULT_ACL};
 
 /// What would be undone by, or would spoil, what is made in a directory later.
@@ -85,6 +90,7 @@ impl Unpacking {
         above: BorrowedFd<'_>,
         name: &[u8],
     ) -> Result<OwnedFd, Error> {
+        let mut is_new = false;
         match rustix::fs::mkdirat(above, name, Mode::RWXU) {
             Err(Errno::EXIST) => {
                 let stat = inode::stat(above, name).map_err(|error| entry.failed(error))?;
@@ -100,13 +106,45 @@ impl Unpacking {
                     _ => return Err(entry.refused("it lies in something that is not a directory")),
                 }
             }
-            result => result.map_err(|error| entry.failed(error))?,
+            result => {
+                result.map_err(|error| entry.failed(error))?;
+                is_new = true;
+            }
         }
         let made = inode::open_directory(above, name).map_err(|error| entry.failed(error))?;
         rustix::fs::fchown(&made, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(|error| entry.failed(error))?;
         rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(|error| entry.failed(error))?;
+        if is_new {
+            let stat = rustix::fs::fstat(&made).map_err(|error| entry.failed(error))?;
+            self.implied.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        }
         self.directories.insert(path.to_vec(), Finish::default());
         Ok(made)
+    }
+
+    /// The directory behind a descriptor or a name was given a meaning of its own by the archive.
+    pub(super) fn not_implied(&mut self, stat: &Stat) {
+        self.implied.remove(&(stat.st_dev, stat.st_ino));
+    }
+
+    /// The directories that are implied still, by the paths that they have in the tree without passing a link.
+    pub(super) fn take_implied(&mut self, into: &Path) -> Result<Vec<PathBuf>, Error> {
+        let implied = std::mem::take(&mut self.implied);
+        if implied.is_empty() {
+            return Ok(Vec::new());
+        }
+        let failed = |source| Error::Target { path: into.to_owned(), source };
+        let view = View::over(&[into.to_owned()], self.xattr).map_err(failed)?;
+        let mut paths = BTreeSet::new();
+        for (inode, path) in implied {
+            // Removed since, and perhaps something else is there now.
+            let Ok(found) = self.open_inside(&path, OFlags::PATH) else { continue };
+            let stat = rustix::fs::fstat(&found).map_err(|error| failed(error.into()))?;
+            if (stat.st_dev, stat.st_ino) == inode {
+                paths.insert(resolve(&view, Path::new(OsStr::from_bytes(&path)), Follow::All).map_err(failed)?.path);
+            }
+        }
+        Ok(paths.into_iter().collect())
     }
 
     pub(super) fn finish_directories(&mut self) -> Result<(), Error> {

@@ -1,11 +1,12 @@
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::*;
 use crate::digest::Digest;
 use crate::layer::header::{Header, typeflag};
 use crate::layer::sample::{self, describe, is_root, set_time};
-use crate::layer::xattr::DEFAULT_ACL;
+use crate::layer::xattr::{self, At, DEFAULT_ACL};
 
 const TRUSTED: OverlayXattr = OverlayXattr::Trusted;
 
@@ -241,6 +242,35 @@ fn layers_become_overlays() {
         ),
     ] {
         assert_eq!(listing(&unpacked(&archive.end())), expected, "{what}");
+    }
+}
+
+#[test]
+fn directories_without_an_entry_are_told_of() {
+    if !is_root() {
+        return;
+    }
+    let made = Made::default;
+    for (what, archive, expected) in [
+        ("none", made().directory("d").file("d/x"), &[][..]),
+        ("some", made().file("b/c/x").directory("a").file("a/d/x"), &["a/d", "b", "b/c"]),
+        ("an entry that comes later", made().file("d/x").directory("d"), &[]),
+        ("an entry for the parent only", made().file("d/e/x").directory("d"), &["d/e"]),
+        ("one that is removed again", made().file("d/e/x").file("d"), &[]),
+        ("one that another takes the place of", made().file("d/x").file("d").directory("d"), &[]),
+        ("what is hidden is not continued", made().file(".wh.d").file("d/x"), &[]),
+        ("nor what is hidden afterwards", made().file("d/x").file(".wh.d"), &[]),
+        ("an opaque mark says nothing of the directory", made().file("d/.wh..wh..opq").file("d/x"), &["d"]),
+        ("a whiteout alone", made().file("d/.wh.x"), &["d"]),
+        ("through a link", made().directory("usr").symlink("l", "usr").file("l/d/x"), &["usr/d"]),
+        (
+            "an entry under another name",
+            made().directory("usr").symlink("l", "usr").file("l/d/x").directory("usr/d"),
+            &[],
+        ),
+    ] {
+        let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+        assert_eq!(try_unpack(&archive.end()).1.unwrap().implied, expected, "{what}");
     }
 }
 

@@ -28,7 +28,14 @@ fn shows_what_an_overlay_would() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let view = View::over(&layers(directory.path()), OverlayXattr::Trusted).unwrap();
+    let (trees, tops) = (layers(directory.path()), Tops::default());
+    shows(&View::over(&trees, OverlayXattr::Trusted).unwrap());
+    // The second time from memory.
+    shows(&View::among(&tops, &trees, OverlayXattr::Trusted).unwrap());
+    shows(&View::among(&tops, &trees, OverlayXattr::Trusted).unwrap());
+}
+
+fn shows(view: &View) {
     let names = |path: &str| view.names(Path::new(path)).unwrap();
     assert_eq!(names(""), ["etc", "opaque", "replaced"]);
     assert_eq!(names("etc"), ["hosts"]);

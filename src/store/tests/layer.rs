@@ -17,6 +17,7 @@ pub(super) fn meta(tar_size: u64) -> LayerMeta {
         origin: Origin::Built { key: Key::from_bytes([4; 32]) },
         clamp: None,
         forms: Vec::new(),
+        implied: Vec::new(),
     }
 }
 
