@@ -24,11 +24,7 @@ pub struct Difference {
 }
 
 /// Everything that is different between two keys' fields. Empty exactly where the fields are equal.
-pub fn differences(
-    old: &Fields,
-    new: &Fields,
-    listing: &dyn Fn(&ContentId) -> Option<Listing>,
-) -> Vec<Difference> {
+pub fn differences(old: &Fields, new: &Fields, listing: &dyn Fn(&ContentId) -> Option<Listing>) -> Vec<Difference> {
     let mut all = Vec::new();
     let gone = old.names().filter(|name| new.get(name).is_none());
     for name in new.names().chain(gone) {

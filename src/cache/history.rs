@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use crate::digest::Key;
+use crate::digest::{ContentId, Key};
 
 /// How many runs of one step are kept.
 const RUNS: usize = 8;
@@ -19,7 +19,10 @@ const MOST: usize = 4096;
 /// The first bytes; the number changes with the form.
 const MAGIC: &[u8] = b"strata history 1\n";
 /// The bytes of one run.
-const RUN: usize = 8 + 8 + 4 + 1 + 8 + 32;
+const RUN: usize = 8 + 8 + 4 + 1 + 8 + 32 + 32;
+
+/// What stands for no listing.
+const NO_LISTING: [u8; 32] = [0; 32];
 
 /// A digest's first bytes: names something well enough to compare it with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +58,8 @@ pub struct Run {
     pub place: Place,
     /// Its key then.
     pub key: Key,
+    /// A listing that is kept for it. A step that read several selections is noted once for each.
+    pub listing: Option<ContentId>,
 }
 
 /// What a build that goes on has made so far.
@@ -91,9 +96,10 @@ impl Notes {
 pub struct History(Vec<Run>);
 
 impl History {
-    /// Adds runs, newest last, and forgets what is too much.
-    pub fn add(&mut self, runs: impl IntoIterator<Item = Run>) {
+    /// Adds runs, newest last, and forgets what is too much. Gives the listings that no run needs any more.
+    pub fn add(&mut self, runs: impl IntoIterator<Item = Run>) -> HashSet<ContentId> {
         self.0.extend(runs);
+        let mut listings: HashSet<ContentId> = self.0.iter().filter_map(|run| run.listing).collect();
         let mut seen = HashSet::new();
         let mut of_one: HashMap<(Short, Short, u8, Short), usize> = HashMap::new();
         let mut kept: Vec<Run> = self
@@ -103,7 +109,7 @@ impl History {
             .filter(|run| {
                 let Place { recipe, stage, kind, text, .. } = run.place;
                 let count = of_one.entry((recipe, stage, kind, text)).or_default();
-                let keep = *count < RUNS && seen.insert((run.place, run.key));
+                let keep = *count < RUNS && seen.insert((run.place, run.key, run.listing));
                 *count += usize::from(keep);
                 keep
             })
@@ -111,6 +117,12 @@ impl History {
             .collect();
         kept.reverse();
         self.0 = kept;
+        for run in &self.0 {
+            if let Some(listing) = &run.listing {
+                listings.remove(listing);
+            }
+        }
+        listings
     }
 
     /// Whether a key was made before.
@@ -150,13 +162,14 @@ impl History {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(MAGIC.len() + self.0.len() * RUN);
         out.extend(MAGIC);
-        for Run { place, key } in &self.0 {
+        for Run { place, key, listing } in &self.0 {
             out.extend(place.recipe.0);
             out.extend(place.stage.0);
             out.extend(place.number.to_le_bytes());
             out.push(place.kind);
             out.extend(place.text.0);
             out.extend(key.as_bytes());
+            out.extend(listing.as_ref().map_or(&NO_LISTING, ContentId::as_bytes));
         }
         out
     }
@@ -181,7 +194,10 @@ fn run(bytes: &[u8]) -> Option<Run> {
         kind: *kind,
         text: Short(*text),
     };
-    Some(Run { place, key: Key::from_bytes(*rest.first_chunk()?) })
+    let (key, rest) = rest.split_first_chunk::<32>()?;
+    let listing = *rest.first_chunk::<32>()?;
+    let listing = (listing != NO_LISTING).then(|| ContentId::from_bytes(listing));
+    Some(Run { place, key: Key::from_bytes(*key), listing })
 }
 
 #[cfg(test)]
@@ -197,7 +213,7 @@ mod tests {
     }
 
     fn run(recipe: &str, stage: &str, number: u32, text: &str, made: u8) -> Run {
-        Run { place: place(recipe, stage, number, text), key: key(made) }
+        Run { place: place(recipe, stage, number, text), key: key(made), listing: None }
     }
 
     #[test]
@@ -229,6 +245,24 @@ mod tests {
         assert_eq!(found(&place("c", "one", 3, "RUN x"), &[])[0], 6, "in a checkout elsewhere");
         assert_eq!(found(&place("c", "one", 3, "RUN z"), &[]), [0; 0]);
         assert!(history.has(&key(7)) && !history.has(&key(8)));
+    }
+
+    #[test]
+    fn listings_go_with_the_last_run_that_needs_them() {
+        let listing = |number: u8| ContentId::from_bytes([number; 32]);
+        let with = |made: u8, of: u8| Run { listing: Some(listing(of)), ..run("a", "one", 2, "COPY x", made) };
+        let mut history = History::default();
+        // The first two runs read the same files; so does another step.
+        let other = Run { listing: Some(listing(3)), ..run("a", "one", 3, "COPY y", 1) };
+        assert!(history.add([with(1, 1), with(2, 1), with(3, 3), other]).is_empty());
+        let runs = u8::try_from(RUNS).unwrap();
+        let mut gone = Vec::new();
+        for made in 4..4 + runs {
+            gone.push(history.add([with(made, made)]).into_iter().collect::<Vec<_>>());
+        }
+        gone.retain(|listings| !listings.is_empty());
+        assert_eq!(gone, [[listing(1)]], "with the second of both, and not what the other step needs");
+        assert_eq!(History::decode(&history.encode()), history);
     }
 
     #[test]

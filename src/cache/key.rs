@@ -74,6 +74,14 @@ impl Fields {
         self.0.iter().find(|(own, _)| own == name).map(|(_, field)| field)
     }
 
+    /// The digests of files among them: of what a copy selects, and of what each bind mount shows.
+    pub fn selections(&self) -> Vec<ContentId> {
+        let binds =
+            self.get("mounts").map(Field::entries).unwrap_or_default().iter().filter(|of| of.starts_with("bind "));
+        let digests = self.get("files").map(Field::entries).unwrap_or_default().iter().chain(binds);
+        digests.filter_map(|text| text.rsplit(' ').next()?.parse().ok()).collect()
+    }
+
     fn new(op: &str) -> Self {
         Self::default().text("op", op)
     }

@@ -95,7 +95,7 @@ pub fn history(store: &Store) -> History {
     store.read_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
 }
 
-/// Adds runs to the history, newest last. Builds that end at the same time wait for each other.
+/// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at the same time wait for each other.
 ///
 /// # Errors
 /// If the store cannot be written.
@@ -105,8 +105,9 @@ pub fn remember_runs(store: &Store, runs: Vec<Run>) -> Result<(), crate::store::
     }
     let _lock = store.lock("history", "remember what was made", &mut |_| ControlFlow::Continue(()))?;
     let mut history = history(store);
-    history.add(runs);
-    store.write_record(HISTORY, &the_history(), &history.encode())
+    let forgotten = history.add(runs);
+    store.write_record(HISTORY, &the_history(), &history.encode())?;
+    forgotten.iter().try_for_each(|selection| store.remove_record(LISTINGS, &named(selection)).map(drop))
 }
 
 fn named(selection: &ContentId) -> Key {

@@ -105,9 +105,8 @@ impl Solver<'_> {
     /// Why there is no result, if somebody wants to know.
     pub(super) fn explain_miss(&self, step: Step<'_>, why: &Why) -> Option<Explanation> {
         let explainer = self.explain?;
-        let simple = |reason: &str, summary: String| {
-            Some(Explanation::new(Answer::Miss, summary, json!({ "reason": reason })))
-        };
+        let simple =
+            |reason: &str, summary: String| Some(Explanation::new(Answer::Miss, summary, json!({ "reason": reason })));
         match why {
             Why::NoCache => simple("no-cache", "not looked up: --no-cache".to_owned()),
             Why::Filter { stage } => simple("no-cache-filter", format!("not looked up: --no-cache-filter {stage}")),
@@ -147,7 +146,8 @@ impl Solver<'_> {
                 false => simple("forgotten", "what was remembered of its earlier runs was removed"),
             };
         };
-        let listing = |digest: &ContentId| listing_of(step, digest).or_else(|| cache::recall_listing(self.store, digest));
+        let listing =
+            |digest: &ContentId| listing_of(step, digest).or_else(|| cache::recall_listing(self.store, digest));
         let found = differences(&record.fields, step.fields, &listing);
         let changed = Changed {
             found: &found,

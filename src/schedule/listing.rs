@@ -47,9 +47,7 @@ fn facts(item: &Item) -> Facts {
     let (kind, content) = match &entry.kind {
         tree::Kind::File { .. } => (Kind::File, item.content.as_ref().map_or(0, |content| short(content.as_bytes()))),
         tree::Kind::Directory => (Kind::Directory, 0),
-        tree::Kind::Symlink { target } => {
-            (Kind::Link, short(blake3::hash(target.as_os_str().as_bytes()).as_bytes()))
-        }
+        tree::Kind::Symlink { target } => (Kind::Link, short(blake3::hash(target.as_os_str().as_bytes()).as_bytes())),
         tree::Kind::CharDevice { device } | tree::Kind::BlockDevice { device } => {
             (Kind::Device, u64::from(device.0) << 32 | u64::from(device.1))
         }

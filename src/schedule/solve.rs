@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::cache::history::{Notes, Run};
+use crate::cache::history::{Notes, Place, Run};
 use crate::cache::key::Fields;
 use crate::cache::record::{MadeBy, Record};
 use crate::cache::{self, key};
@@ -294,8 +294,17 @@ impl Solver<'_> {
             self.reporter.warning(format!("the result of {:?} is not remembered: {error}", node.origin.text));
         }
         listings.iter().for_each(|(digest, listing)| self.keep_listing(digest, listing));
-        self.notes.add(Run { place: self.place(node, fields), key });
+        self.note(self.place(node, fields), fields, key);
         Ok(Made::of(&record))
+    }
+
+    /// Notes that a step was made.
+    fn note(&self, place: Place, fields: &Fields, key: Key) {
+        let selections = fields.selections();
+        if selections.is_empty() {
+            self.notes.add(Run { place, key, listing: None });
+        }
+        selections.into_iter().for_each(|one| self.notes.add(Run { place, key, listing: Some(one) }));
     }
 
     /// Keeps what files a step read. Without it, a later explanation cannot name those that changed; nothing else is lost.

@@ -33,7 +33,13 @@ impl Solver<'_> {
             let (known, result) = match (&node.op, missing) {
                 (_, Some(missing)) => {
                     let would_run = all[missing.0].status == Status::Miss;
-                    (Known { explanation: self.explain_unknown(node, missing, would_run), ..Known::of(Status::Unknown) }, None)
+                    (
+                        Known {
+                            explanation: self.explain_unknown(node, missing, would_run),
+                            ..Known::of(Status::Unknown)
+                        },
+                        None,
+                    )
                 }
                 (Op::Scratch, _) => (Known::of(Status::Cached), Some(Solved::default())),
                 (Op::Context(name), _) => (Known::of(Status::Cached), Some(self.context(name))),

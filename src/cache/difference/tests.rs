@@ -56,15 +56,15 @@ fn differences_have_names_and_values() {
             vec![("argv", list(&["/bin/bash", "-c", "make"]))],
             vec!["argv: \"/bin/sh\" \"-c\" \"make\" → \"/bin/bash\" \"-c\" \"make\""],
         ),
-        (
-            vec![("argv", list(&["a", "b"]))],
-            vec![("argv", list(&["a"]))],
-            vec!["argv: \"a\" \"b\" → a"],
-        ),
+        (vec![("argv", list(&["a", "b"]))], vec![("argv", list(&["a"]))], vec!["argv: \"a\" \"b\" → a"]),
         (
             vec![("mounts", list(&["cache \"/c\" rw", "tmpfs \"/t \\\" x\" rw any"]))],
             vec![("mounts", list(&["cache \"/c\" ro", "tmpfs \"/t \\\" x\" rw 1", "ssh \"k\" \"/s\" 600 0:0"]))],
-            vec!["mounts[cache \"/c\"]: rw → ro", "mounts[tmpfs \"/t \\\" x\"]: rw any → rw 1", "mounts[ssh \"k\"]: - → \"/s\" 600 0:0"],
+            vec![
+                "mounts[cache \"/c\"]: rw → ro",
+                "mounts[tmpfs \"/t \\\" x\"]: rw any → rw 1",
+                "mounts[ssh \"k\"]: - → \"/s\" 600 0:0",
+            ],
         ),
         (vec![("flags", list(&["link"]))], vec![("flags", list(&[]))], vec!["flags[link]: set → -"]),
         (

@@ -113,7 +113,9 @@ fn no_trick_gives_a_stale_digest() {
                 contents[file] = number;
             }
             // From below a tick to long enough for the index to trust.
-            sleep(Duration::from_micros([0, 0, 0, 500, 3000, 11_000, 25_000][usize::try_from(chance.below(7)).unwrap()]));
+            sleep(Duration::from_micros(
+                [0, 0, 0, 500, 3000, 11_000, 25_000][usize::try_from(chance.below(7)).unwrap()],
+            ));
             let context = open(&dir, "", Some(&index));
             for (file, number) in contents.iter().enumerate() {
                 assert_eq!(content(&context, &file.to_string()), expected(*number), "{}", path(file).display());

@@ -91,9 +91,8 @@ fn apply(caching: &mut Caching, option: &Spanned<&str>) -> Result<(), Diagnostic
         ("no-cache", Some(_)) => return Err(warning("no-cache takes no value".to_owned()).help(EXPECTED)),
         ("ttl", None) => return Err(warning("ttl has no age".to_owned()).help(EXPECTED)),
         ("ttl", Some(value)) => {
-            let ttl = age(value).ok_or_else(|| {
-                warning(format!("`{value}` is no age")).help("write it as 90s, 10m or 1h30m")
-            })?;
+            let ttl = age(value)
+                .ok_or_else(|| warning(format!("`{value}` is no age")).help("write it as 90s, 10m or 1h30m"))?;
             if caching.ttl.replace(ttl).is_some() {
                 return Err(warning("ttl is given twice; the last one counts".to_owned()));
             }
@@ -192,7 +191,11 @@ mod tests {
             ("FROM a\n# strata: no-cache\nONBUILD RUN x\n", Caching::default(), &["strata: no-cache"]),
         ] {
             let found = last(text);
-            assert_eq!((found.0, found.1.iter().map(String::as_str).collect::<Vec<_>>()), (expected, places.to_vec()), "{text}");
+            assert_eq!(
+                (found.0, found.1.iter().map(String::as_str).collect::<Vec<_>>()),
+                (expected, places.to_vec()),
+                "{text}"
+            );
         }
         let source = SourceFile { name: "Dockerfile".into(), text: "FROM a\n# strata: no-cash\nRUN x\n".into() };
         let help = dockerfile::parse(&source).1.into_iter().find_map(|finding| finding.help);

@@ -56,7 +56,9 @@ pub(super) fn unknown(waits: &Node, node: &Node, would_run: bool, mask: &Mask) -
     let shown = line(&title);
     let summary = match (&waits.op, would_run) {
         (Op::Http(_) | Op::Git(_), _) => format!("depends on {shown}, which is only asked for in a build"),
-        (_, true) => format!("depends on {shown}, which would run: if it makes the layer it made before, this is a hit"),
+        (_, true) => {
+            format!("depends on {shown}, which would run: if it makes the layer it made before, this is a hit")
+        }
         (_, false) => format!("depends on {shown}, of which that is not known either"),
     };
     Explanation::new(Answer::Unknown, summary, json!({ "dependsOn": title }))
@@ -231,9 +233,10 @@ impl Changed<'_> {
             full.push(format!("and {} more of {source}", changes.len() - LINES));
         }
         let count = |wanted: fn(&What) -> bool| changes.iter().filter(|change| wanted(&change.what)).count();
-        let paths = changes.iter().take(PATHS).map(|change| {
-            json!({ "path": self.mask.text(&change.path), "change": became(&change.what) })
-        });
+        let paths = changes
+            .iter()
+            .take(PATHS)
+            .map(|change| json!({ "path": self.mask.text(&change.path), "change": became(&change.what) }));
         let document = json!({
             "field": difference.field,
             "name": of,
@@ -251,7 +254,8 @@ impl Changed<'_> {
         let of = difference.of.as_ref().map(|of| self.mask.text(of));
         let name = title(&difference.field, of.as_deref());
         let is_owner = matches!(difference.field.as_str(), "user" | "owner");
-        let called = |value: Option<String>| value.map(|user| if is_owner && user.is_empty() { "root".into() } else { user });
+        let called =
+            |value: Option<String>| value.map(|user| if is_owner && user.is_empty() { "root".into() } else { user });
         let (old, new) = (called(old), called(new));
         let (shown_old, shown_new) = match (&old, &new) {
             (Some(old), Some(new)) => around(old, new),

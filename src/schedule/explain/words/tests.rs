@@ -73,7 +73,11 @@ fn values_are_named_as_people_name_them() {
         (env(&[]), env(&["X=a b"]), "X=\"a b\" is new"),
         (env(&["API_TOKEN=1"]), env(&["API_TOKEN=2"]), "API_TOKEN changed (its value is not shown)"),
         (env(&["API_TOKEN=1"]), env(&[]), "API_TOKEN is gone (it was ***)"),
-        (env(&["A=1", "B=2"]), env(&["B=2", "A=1"]), "the order of variables: \"\"A=1\" \"B=2\"\" → \"\"B=2\" \"A=1\"\""),
+        (
+            env(&["A=1", "B=2"]),
+            env(&["B=2", "A=1"]),
+            "the order of variables: \"\"A=1\" \"B=2\"\" → \"\"B=2\" \"A=1\"\"",
+        ),
         (vec![("user", text(""))], vec![("user", text("me"))], "user: root → me"),
         (vec![], vec![("chmod", text("755"))], "--chmod: not set → 755"),
         (vec![("flags", list(&[]))], vec![("flags", list(&["link"]))], "--link is new"),
