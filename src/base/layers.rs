@@ -101,7 +101,12 @@ impl Error {
             | Self::Layout { reference, .. }
             | Self::Unpack { reference, .. }
             | Self::WrongDiffId { reference, .. } => Some(reference),
-            Self::Lost { .. } | Self::Store(_) | Self::Seal { .. } | Self::Completion(_) | Self::Read { .. } | Self::Cancelled => None,
+            Self::Lost { .. }
+            | Self::Store(_)
+            | Self::Seal { .. }
+            | Self::Completion(_)
+            | Self::Read { .. }
+            | Self::Cancelled => None,
         }
     }
 
@@ -258,6 +263,7 @@ impl Layers<'_> {
             LayerMeta {
                 tar_size: measured.size,
                 entries: measured.entries,
+                disk: store::allocated(&tree),
                 origin: Origin::Pulled { reference: reference.to_string(), seal },
                 clamp: None,
                 forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],

@@ -192,7 +192,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("--cache-from", ""),
     ("--cache-to", ""),
     ("--compress", ""),
-    ("--explain", "strata graph shows why a step would run"),
     ("--force-rm", "nothing is left behind by a failed build"),
     ("--isolation", ""),
     (
@@ -284,7 +283,8 @@ fn class_of_build(error: &build::Error) -> u8 {
 fn unsound(found: usize, lost: usize) -> String {
     match (found, lost) {
         (0, _) => "the store was repaired, and what is named above is lost".to_owned(),
-        _ => "the store is damaged: strata fsck --repair removes what is damaged, so that it is fetched or made again".to_owned(),
+        _ => "the store is damaged: strata fsck --repair removes what is damaged, so that it is fetched or made again"
+            .to_owned(),
     }
 }
 

@@ -74,10 +74,7 @@ pub enum Error {
 impl Error {
     /// Whether a blob is not in the store any more, so that it must be made or fetched again.
     pub fn is_loss(&self) -> bool {
-        matches!(
-            self,
-            Self::MissingBlob { .. } | Self::DamagedBlob { .. } | Self::Store(store::Error::NoBlob { .. })
-        )
+        matches!(self, Self::MissingBlob { .. } | Self::DamagedBlob { .. } | Self::Store(store::Error::NoBlob { .. }))
     }
 }
 

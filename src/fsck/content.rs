@@ -99,9 +99,7 @@ impl Check<'_> {
     }
 
     fn discard(&self, diff_id: &DiffId) -> Result<Outcome, Error> {
-        let Some(_alone) = self.alone()? else { return Ok(Outcome::InUse) };
-        self.store.discard_layer(diff_id)?;
-        Ok(Outcome::Repaired)
+        Ok(if self.store.discard_unused_layer(diff_id)? { Outcome::Repaired } else { Outcome::InUse })
     }
 }
 

@@ -100,7 +100,9 @@ impl fmt::Display for Finding {
         write!(f, "{subject}: {detail}")?;
         match (outcome, subject) {
             (Outcome::Found, _) => Ok(()),
-            (Outcome::Repaired, Subject::Index { .. } | Subject::Name { .. } | Subject::Store) => f.write_str(": mended"),
+            (Outcome::Repaired, Subject::Index { .. } | Subject::Name { .. } | Subject::Store) => {
+                f.write_str(": mended")
+            }
             (Outcome::Repaired, _) => f.write_str(": removed, and fetched or made again when it is needed"),
             (Outcome::Lost, Subject::Name { .. }) => f.write_str(": removed; build the image again"),
             (Outcome::Lost, _) => f.write_str(": lost"),

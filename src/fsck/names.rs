@@ -44,9 +44,11 @@ impl Check<'_> {
         match self.store.look_at_index()? {
             IndexState::Whole => {}
             IndexState::Restorable => {
-                self.found(Subject::Index { path: index.clone() }, "it is gone or cannot be read, but its copy can", || {
-                    Ok(Outcome::Repaired)
-                })?;
+                self.found(
+                    Subject::Index { path: index.clone() },
+                    "it is gone or cannot be read, but its copy can",
+                    || Ok(Outcome::Repaired),
+                )?;
             }
             IndexState::Lost => {
                 self.found(Subject::Index { path: index.clone() }, "neither it nor its copy can be read", || {
@@ -68,7 +70,11 @@ impl Check<'_> {
                 // A build or `strata rm` may have moved the name meanwhile.
                 if self.store.listing().is_ok_and(|now| now.contains(&(name.clone(), image.clone()))) {
                     let name = name.unwrap_or_else(|| image.digest.to_string());
-                    self.findings.add(Finding { subject: Subject::Name { name }, detail: missing, outcome: Outcome::Found });
+                    self.findings.add(Finding {
+                        subject: Subject::Name { name },
+                        detail: missing,
+                        outcome: Outcome::Found,
+                    });
                 }
             }
         }

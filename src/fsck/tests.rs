@@ -67,6 +67,7 @@ fn layer(store: &Store, content: &str, is_pulled: bool) -> DiffId {
     };
     let meta = LayerMeta {
         tar_size: measured.size,
+        disk: 0,
         entries: measured.entries,
         origin,
         clamp: None,
@@ -120,19 +121,19 @@ fn what_is_damaged_is_found_and_a_repair_removes_nothing_else() {
         ("a built layer", |f| overwrite(&f.layer(&f.built).join("tree/file"), b"BUILT"), "layer", false),
         ("a built layer's mode", |f| overwrite(&f.layer(&f.built).join("tree/file"), b"built"), "layer", false),
         ("a pulled layer", |f| overwrite(&f.layer(&f.pulled).join("tree/file"), b"PULLED"), "layer", true),
-        ("a pulled layer's file", |f| std::fs::remove_file(f.layer(&f.pulled).join("tree/file")).unwrap(), "layer", true),
+        (
+            "a pulled layer's file",
+            |f| std::fs::remove_file(f.layer(&f.pulled).join("tree/file")).unwrap(),
+            "layer",
+            true,
+        ),
         ("a description", |f| overwrite(&f.layer(&f.pulled).join("layer.json"), b"{}"), "layer", true),
         ("a tree", |f| std::fs::remove_dir_all(f.layer(&f.pulled).join("tree")).unwrap(), "layer", true),
         ("a manifest", |f| overwrite(&f.path("oci/blobs/sha256").join(f.manifest.hex()), b"{}"), "blob", false),
         ("the names", |f| overwrite(&f.path("oci/index.json"), b"rubbish"), "index", true),
         ("the copy", |f| overwrite(&f.path("index-copy"), b"rubbish"), "index", true),
         ("the layout", |f| overwrite(&f.path("oci/oci-layout"), b""), "index", true),
-        (
-            "a context's index",
-            |f| f.store.replace(&f.path("cache/contexts/aa"), b"rubbish").unwrap(),
-            "record",
-            true,
-        ),
+        ("a context's index", |f| f.store.replace(&f.path("cache/contexts/aa"), b"rubbish").unwrap(), "record", true),
     ];
     for (about, spoil, kind, keeps_name) in cases {
         let fixture = Fixture::new();
@@ -159,6 +160,7 @@ fn a_layer_is_not_taken_from_a_build() {
     overwrite(&fixture.layer(&fixture.pulled).join("tree/file"), b"PULLED");
     let build = Store::open(fixture.store.root()).unwrap();
     let share = build.share(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(build.layer(&fixture.pulled).unwrap().is_some());
     let report = fixture.check(true);
     assert!(matches!(&report.findings[..], [Finding { outcome: Outcome::InUse, .. }]), "{report:?}");
     assert!(build.layer(&fixture.pulled).unwrap().is_some());

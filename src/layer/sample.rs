@@ -15,6 +15,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags}
 use super::tree::{Kind, Tree};
 use crate::digest::Digest;
 
+pub(super) mod applier;
+pub(super) mod overlay;
+
 /// Whether a test that needs root can run. The one place where tests of layers are left out.
 pub(super) fn is_root() -> bool {
     let is_root = rustix::process::geteuid().is_root();
@@ -35,9 +38,11 @@ pub(super) fn cases(usual: u32) -> ProptestConfig {
 pub(super) enum Change {
     Write { path: PathBuf, length: usize, byte: u8 },
     Append { path: PathBuf },
+    Sparse { path: PathBuf, holes: u64 },
     Directory { path: PathBuf },
     Symlink { path: PathBuf, target: String },
     Fifo { path: PathBuf },
+    Socket { path: PathBuf },
     Device { path: PathBuf, block: bool, major: u32, minor: u32 },
     HardLink { from: PathBuf, to: PathBuf },
     Remove { path: PathBuf },
@@ -79,6 +84,8 @@ pub(super) fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         6 => (any_path(), length, any::<u8>()).prop_map(|(path, length, byte)| Change::Write { path, length, byte }),
         2 => any_path().prop_map(|path| Change::Append { path }),
+        1 => (any_path(), 0u64..3 << 20).prop_map(|(path, holes)| Change::Sparse { path, holes }),
+        1 => any_path().prop_map(|path| Change::Socket { path }),
         6 => any_path().prop_map(|path| Change::Directory { path }),
         2 => (any_path(), prop_oneof!["[a/.]{1,5}", "[a-z/ö]{90,110}"]).prop_map(|(path, target)| Change::Symlink { path, target }),
         1 => any_path().prop_map(|path| Change::Fifo { path }),
@@ -138,9 +145,17 @@ impl Change {
                     inside(root, path).filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_file()))?;
                 fs::OpenOptions::new().append(true).open(path).ok()?.write_all(b"more").ok()
             }
+            Self::Sparse { path, holes } => {
+                use std::os::unix::fs::FileExt as _;
+                let path = inside(root, path).filter(|path| !path.is_symlink())?;
+                let file = fs::OpenOptions::new().write(true).create_new(true).open(path).ok()?;
+                file.write_all_at(b"between", holes / 2).ok()?;
+                file.set_len(*holes).ok()
+            }
             Self::Directory { path } => fs::create_dir(inside(root, path)?).ok(),
             Self::Symlink { path, target } => symlink(target, inside(root, path)?).ok(),
             Self::Fifo { path } => node(&inside(root, path)?, FileType::Fifo, 0),
+            Self::Socket { path } => node(&inside(root, path)?, FileType::Socket, 0),
             Self::Device { path, block, major, minor } => {
                 let kind = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
                 node(&inside(root, path)?, kind, rustix::fs::makedev(*major, *minor))
@@ -185,7 +200,7 @@ fn inside(root: &Path, path: &Path) -> Option<PathBuf> {
     parents.into_iter().all(|parent| parent.symlink_metadata().is_ok_and(|found| found.is_dir())).then_some(path)
 }
 
-/// Everything about a tree that an image holds, by path; the root itself is left out.
+/// Everything about a tree that an image holds, by path; the root itself and sockets are left out.
 pub(super) type Description = BTreeMap<PathBuf, String>;
 
 /// What a directory on disk holds, read with nothing of what is tested.
@@ -198,6 +213,9 @@ pub(super) fn describe(root: &Path) -> Description {
             let path = root.join(&relative);
             let found = path.symlink_metadata().unwrap();
             let kind = found.file_type();
+            if kind.is_socket() {
+                continue;
+            }
             let device = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
             let what = if kind.is_dir() {
                 ahead.push(relative.clone());
@@ -244,7 +262,7 @@ pub(super) fn describe_tree(tree: &dyn Tree) -> Description {
                 Kind::Fifo => "fifo".to_owned(),
                 Kind::CharDevice { device } => format!("device c {device:?}"),
                 Kind::BlockDevice { device } => format!("device b {device:?}"),
-                Kind::Socket => "socket".to_owned(),
+                Kind::Socket => continue,
             };
             if let Some(group) = entry.link_group {
                 names.entry(group).or_default().push(path.clone());

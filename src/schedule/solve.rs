@@ -11,9 +11,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base;
+use crate::cache::history::{Notes, Place, Run};
 use crate::cache::key::Fields;
 use crate::cache::record::{MadeBy, Record};
 use crate::cache::{self, key};
@@ -22,12 +23,12 @@ use crate::execute::mount::Shown;
 use crate::execute::shell::Sandbox;
 use crate::execute::{self, Executor, Files, Selected};
 use crate::fetch::Fetched;
-use crate::graph::explain::Status;
 use crate::graph::{ContextName, CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
 use crate::image::chain::Chain;
 use crate::progress::{Earlier, Reporter, Task};
-use crate::schedule::Solve;
-use crate::store::{self, BuildId, Store};
+use crate::schedule::explain::{self, Explainer, Step};
+use crate::schedule::{Solve, listing};
+use crate::store::{self, BuildId, LayerState, Store};
 
 /// Why a node could not be solved.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,46 @@ pub struct Made {
     pub created: i64,
 }
 
+impl Made {
+    pub(super) fn of(record: &Record) -> Self {
+        Self { layer: record.layer, created: record.created }
+    }
+}
+
+/// What the cache says of a step.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// Its result is known and counts.
+    Hit(Box<Record>),
+    /// It has to be made.
+    Miss(Why),
+}
+
+/// Why no earlier result counts.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// Nobody wants any (`--no-cache`).
+    NoCache,
+    /// Nobody wants any of this stage (`--no-cache-filter`).
+    Filter {
+        /// The stage's name.
+        stage: String,
+    },
+    /// The recipe wants none (`# strata: no-cache`).
+    Comment,
+    /// It is older than the recipe wants (`# strata: ttl=…`).
+    Expired {
+        /// What is remembered.
+        record: Box<Record>,
+        /// How old it may be.
+        ttl: Duration,
+    },
+    /// The store does not have the layer any more.
+    LayerGone,
+    /// Nothing is known.
+    Nothing,
+}
+
 /// What a solved node gives.
 #[derive(Debug, Clone, Default)]
 pub struct Solved {
@@ -109,12 +150,12 @@ struct Memorized {
 }
 
 impl Memory {
-    fn remember(&self, fields: &Fields, made: Memorized) {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(fields.key(), made);
+    fn remember(&self, key: Key, made: Memorized) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(key, made);
     }
 
-    fn recall(&self, fields: &Fields) -> Option<Memorized> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&fields.key()).copied()
+    fn recall(&self, key: &Key) -> Option<Memorized> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
     }
 }
 
@@ -137,6 +178,10 @@ pub struct Solver<'a> {
     pub fresh: &'a [String],
     /// What this build has come to know.
     pub memory: &'a Memory,
+    /// What was made, for those who want to know later why it was made again.
+    pub notes: &'a Notes,
+    /// What answers of the cache are explained with, where that is wanted.
+    pub explain: Option<&'a Explainer<'a>>,
 }
 
 impl Solve for Solver<'_> {
@@ -191,6 +236,7 @@ impl Solver<'_> {
     fn solved_again(&self, id: NodeId) -> Result<Vec<Option<Solved>>, Failed> {
         self.memory.mended.store(true, Ordering::Relaxed);
         self.executor.tops.forget();
+        self.store.look_again();
         let count = self.graph.nodes.len();
         let mut needed = vec![id.0 == count; count];
         // Inputs stand before the nodes that need them.
@@ -217,10 +263,9 @@ impl Solver<'_> {
             return false;
         }
         // A process that failed had all its layers when it began.
-        let is_gone = |layer: &DiffId| matches!(self.store.layer(layer), Ok(None));
+        let is_gone = |layer: &DiffId| matches!(self.store.look_at_layer(layer), Ok(LayerState::Missing));
         let ran = matches!(self.graph[failed.node].op, Op::Run(_));
-        failed.error.is_loss()
-            || ran && inputs.first().is_some_and(|parent| parent.chain.layers().iter().any(is_gone))
+        failed.error.is_loss() || ran && inputs.first().is_some_and(|parent| parent.chain.layers().iter().any(is_gone))
     }
 
     fn attempt(&self, id: NodeId, inputs: &[Solved], round: Round) -> Result<Solved, Failed> {
@@ -237,30 +282,6 @@ impl Solver<'_> {
             let error = if self.executor.cancel.is_cancelled() { Error::Cancelled } else { error };
             Failed { node: id, error }
         })
-    }
-
-    /// What the cache knows of each node, without making or fetching anything.
-    pub fn status(&self) -> Vec<Status> {
-        let mut known: Vec<Option<Solved>> = Vec::with_capacity(self.graph.nodes.len());
-        let mut status = Vec::with_capacity(self.graph.nodes.len());
-        for node in &self.graph.nodes {
-            let inputs: Option<Vec<Solved>> =
-                node.op.inputs().into_iter().map(|input| known[input.0].clone()).collect();
-            let (found, solved) = match (&node.op, inputs) {
-                (_, None) => (Status::Unknown, None),
-                (Op::Scratch, _) => (Status::Cached, Some(Solved::default())),
-                (Op::Context(name), _) => (Status::Cached, Some(self.context(name))),
-                (Op::Image(request), _) => {
-                    (Status::Cached, Some(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }))
-                }
-                // Only the host knows whether it has changed, and nobody is asked here.
-                (Op::Http(_) | Op::Git(_), _) => (Status::Unknown, None),
-                (_, Some(inputs)) => self.step_status(node, &inputs),
-            };
-            status.push(found);
-            known.push(solved);
-        }
-        status
     }
 
     /// Makes the place of a `RUN` ready instead of running it. `solved` are the results of all nodes before it.
@@ -282,51 +303,15 @@ impl Solver<'_> {
         entered.map_err(|error| Failed { node: id, error })
     }
 
-    fn context(&self, name: &ContextName) -> Solved {
+    pub(super) fn context(&self, name: &ContextName) -> Solved {
         let chain = self.executor.layer_of_context(name).into_iter().collect();
         Solved { chain, ..Solved::default() }
     }
 
     /// Whether the input of a node is a context that may change, so that its files are looked at in every build.
-    fn may_change(&self, input: NodeId) -> Option<&ContextName> {
+    pub(super) fn may_change(&self, input: NodeId) -> Option<&ContextName> {
         let Op::Context(name) = &self.graph[input].op else { return None };
         self.executor.layer_of_context(name).is_none().then_some(name)
-    }
-
-    fn step_status(&self, node: &Node, inputs: &[Solved]) -> (Status, Option<Solved>) {
-        let needs_layers = |op: &CopyOp| {
-            self.may_change(op.from).is_none()
-                && cache::recall_selection(self.store, &key::selection(op, &inputs[1].chain, &[])).is_none()
-        };
-        let mounts_need_layers = |op: &RunOp| {
-            op.mounts.iter().filter(|mount| mount.from().is_some()).zip(&inputs[1..]).any(
-                |(mount, input)| match mount {
-                    RunMount::Bind { from, source, .. } if source != "." => {
-                        self.may_change(*from).is_none()
-                            && cache::recall_selection(self.store, &key::shown(source, &input.chain)).is_none()
-                    }
-                    _ => false,
-                },
-            )
-        };
-        let needs_layers = match &node.op {
-            Op::Copy(op) => needs_layers(op),
-            Op::Run(op) => mounts_need_layers(op),
-            _ => false,
-        };
-        if needs_layers {
-            return (Status::Unknown, None);
-        }
-        // A source that is missing is the build's to report: here it only means that the step would run.
-        let made =
-            self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(node, &fields, inputs, Round::First)).map(|(made, _)| made);
-        match made {
-            Some(made) => (
-                Status::Cached,
-                Some(Solved { chain: inputs[0].chain.with(made.layer), made: Some(made), fetched: None }),
-            ),
-            None => (Status::Miss, None),
-        }
     }
 
     /// What the address of a source stands for now.
@@ -350,49 +335,76 @@ impl Solver<'_> {
         let (fields, files) = self.fields(node, inputs).inspect_err(|error| {
             self.reporter.start(&title).finish(Some(error.to_string()));
         })?;
+        let key = fields.key();
         let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made), fetched: None };
-        if let Some((made, from)) = self.known(node, &fields, inputs, round) {
-            if round == Round::First {
-                self.reporter.cached(&title, from);
-            }
-            self.remember(&fields, made);
+        if let Some(made) = self.made_here(&key, inputs, round) {
             return Ok(solved(made));
         }
+        let why = match self.look_and_trust(node, &key, inputs) {
+            Look::Hit(record) => {
+                if round == Round::First {
+                    self.reporter.cached(&title, earlier(&record), self.explain_hit(&record));
+                }
+                self.remember(key, Made::of(&record));
+                return Ok(solved(Made::of(&record)));
+            }
+            Look::Miss(why) => why,
+        };
         let task = self.reporter.start(&title);
+        let step = Step { node, fields: &fields, key, files: &files, inputs };
+        if let Some(explanation) = self.explain_miss(step, &why) {
+            task.explained(explanation);
+        }
         let made = self.make(node, &fields, files, inputs, &task, asked, round);
         if let Ok(made) = made {
-            self.remember(&fields, made);
+            self.remember(key, made);
         }
         task.finish(made.as_ref().err().map(ToString::to_string));
         made.map(solved)
     }
 
-    /// What the cache has for these fields, and where that was made.
-    fn known(
-        &self,
-        node: &Node,
-        fields: &Fields,
-        inputs: &[Solved],
-        round: Round,
-    ) -> Option<(Made, Option<Earlier>)> {
-        let damaged = self.store.damaged_layers();
-        let is_above = |layers: &[DiffId]| {
-            layers.iter().any(|layer| inputs.iter().any(|input| input.chain.layers().contains(layer)))
+    /// What the cache has under a step's key, and whether that counts.
+    pub(super) fn look(&self, node: &Node, key: &Key) -> Look {
+        if !self.use_cache {
+            return Look::Miss(Why::NoCache);
+        }
+        if node.caching.no_cache {
+            return Look::Miss(Why::Comment);
+        }
+        let mut stages = node.also.iter().chain([&node.origin.stage]);
+        if let Some(stage) = stages.find(|stage| self.fresh.iter().any(|fresh| fresh.eq_ignore_ascii_case(stage))) {
+            return Look::Miss(Why::Filter { stage: stage.clone() });
+        }
+        let record = match cache::lookup(self.store, key) {
+            cache::Found::Layer(record) => record,
+            cache::Found::Gone(_) => return Look::Miss(Why::LayerGone),
+            cache::Found::Nothing => return Look::Miss(Why::Nothing),
         };
-        if round == Round::Again
-            && let Some(Memorized { made, damaged: known }) = self.memory.recall(fields)
-            && !is_above(damaged.get(known..).unwrap_or_default())
-            && matches!(self.store.layer(&made.layer), Ok(Some(_)))
-        {
-            return Some((made, None));
+        match node.caching.ttl {
+            Some(ttl) if explain::age(record.made, now()) > ttl => Look::Miss(Why::Expired { record, ttl }),
+            _ => Look::Hit(record),
         }
-        if is_above(&damaged) {
-            return None;
+    }
+
+    /// What this build knows of a step that is solved again, unless it was made on top of what was found damaged since.
+    fn made_here(&self, key: &Key, inputs: &[Solved], round: Round) -> Option<Made> {
+        let Memorized { made, damaged } = self.memory.recall(key).filter(|_| round == Round::Again)?;
+        let since = self.store.damaged_layers().split_off(damaged);
+        let is_there = matches!(self.store.layer(&made.layer), Ok(Some(_)));
+        (is_there && !is_above(inputs, &since)).then_some(made)
+    }
+
+    /// As [`Solver::look`], but nothing counts that was made on top of what was found damaged.
+    fn look_and_trust(&self, node: &Node, key: &Key, inputs: &[Solved]) -> Look {
+        match self.look(node, key) {
+            Look::Hit(_) if is_above(inputs, &self.store.damaged_layers()) => Look::Miss(Why::LayerGone),
+            look => look,
         }
-        let fresh = self.fresh.iter().any(|stage| stage.eq_ignore_ascii_case(&node.origin.stage));
-        let record = (self.use_cache && !fresh).then(|| cache::lookup(self.store, &fields.key())).flatten()?;
-        let from = record.made_by.map(|MadeBy { build, step }| Earlier { build: build.into(), step });
-        Some((Made { layer: record.layer, created: record.created }, from))
+    }
+
+    fn remember(&self, key: Key, made: Made) {
+        let damaged = self.store.damaged_layers().len();
+        self.memory.remember(key, Memorized { made, damaged });
     }
 
     /// Makes the layer, unless another thread or process made it while this one waited for the step's lock.
@@ -408,35 +420,53 @@ impl Solver<'_> {
     ) -> Result<Made, Error> {
         let key = fields.key();
         let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
-        if let Some((made, from)) = self.known(node, fields, inputs, round) {
-            if let Some(Earlier { build, step }) = from {
+        if let Some(made) = self.made_here(&key, inputs, round) {
+            return Ok(made);
+        }
+        if let Look::Hit(record) = self.look_and_trust(node, &key, inputs) {
+            if let Some(Earlier { build, step }) = earlier(&record) {
                 task.waiting(format!("made by build {build}, step {step}"));
             }
-            return Ok(made);
+            return Ok(Made::of(&record));
         }
         let files = match (files, &node.op) {
             (Selected::Remembered(digest), Op::Copy(op)) => Selected::Files(self.selected(op, digest, inputs)?),
             (files, _) => files,
         };
         let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();
+        let listings = listings(node, &files);
         let layer = self.executor.execute(&node.op, &key, &chains, &fetched(inputs), files, task)?;
+        let made = now();
         let record = Record {
             fields: fields.clone(),
             layer,
-            created: self.executor.epoch.unwrap_or_else(now),
+            created: self.executor.epoch.unwrap_or(made / 1000),
+            made,
             elapsed_ms: u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
             step: node.origin.text.clone(),
+            below: self.below(node, inputs),
             made_by: self.build.map(|build| MadeBy { build: build.to_string(), step: task.number() }),
         };
         if let Err(error) = cache::remember(self.store, &key, &record) {
             self.reporter.warning(format!("the result of {:?} is not remembered: {error}", node.origin.text));
         }
-        Ok(Made { layer, created: record.created })
+        listings.iter().for_each(|(digest, listing)| self.keep_listing(digest, listing));
+        self.note(self.place(node, fields), fields, key);
+        Ok(Made::of(&record))
     }
 
-    fn remember(&self, fields: &Fields, made: Made) {
-        let damaged = self.store.damaged_layers().len();
-        self.memory.remember(fields, Memorized { made, damaged });
+    /// Notes that a step was made.
+    fn note(&self, place: Place, fields: &Fields, key: Key) {
+        let selections = fields.selections();
+        if selections.is_empty() {
+            self.notes.add(Run { place, key, listing: None });
+        }
+        selections.into_iter().for_each(|one| self.notes.add(Run { place, key, listing: Some(one) }));
+    }
+
+    /// Keeps what files a step read. Without it, a later explanation cannot name those that changed; nothing else is lost.
+    fn keep_listing(&self, digest: &ContentId, listing: &[u8]) {
+        let _ = cache::remember_listing(self.store, digest, listing);
     }
 
     /// The files of a copy whose digest was remembered, which they must still have.
@@ -465,7 +495,7 @@ impl Solver<'_> {
     }
 
     /// The fields of a node's key, and the selected files where they had to be listed to know.
-    fn fields(&self, node: &Node, inputs: &[Solved]) -> Result<(Fields, Selected), Error> {
+    pub(super) fn fields(&self, node: &Node, inputs: &[Solved]) -> Result<(Fields, Selected), Error> {
         let parent = &inputs[0].chain;
         Ok(match &node.op {
             Op::Run(op) => {
@@ -523,7 +553,9 @@ impl Solver<'_> {
         if let Some(digest) = cache::recall_selection(self.store, &question) {
             return Ok(digest);
         }
-        let digest = self.executor.shown_of_layers(source, chain).map_err(|error| self.in_context(from, error))?;
+        let shown = self.executor.shown_of_layers(source, chain);
+        let (digest, files) = shown.map_err(|error| self.in_context(from, error))?;
+        self.keep_listing(&digest, &listing::of(&files, None).encode());
         if let Err(error) = cache::remember_selection(self.store, &question, &digest) {
             self.reporter.warning(format!("a selection of files is not remembered: {error}"));
         }
@@ -561,12 +593,40 @@ impl Solver<'_> {
     }
 }
 
+/// The listings of the files that a step was seen to read.
+fn listings(node: &Node, files: &Selected) -> Vec<(ContentId, Vec<u8>)> {
+    let one = |files: &Files| (files.digest(), listing::of(files, node.op.copy()).encode());
+    match files {
+        Selected::Nothing | Selected::Remembered(_) => Vec::new(),
+        Selected::Files(files) => vec![one(files)],
+        Selected::Shown(shown) => shown
+            .iter()
+            .filter_map(|shown| match shown {
+                Shown::Files(files) => Some(one(files)),
+                Shown::Layers { .. } => None,
+            })
+            .collect(),
+    }
+}
+
+/// The step of an earlier build that made a result.
+fn earlier(record: &Record) -> Option<Earlier> {
+    let MadeBy { build, step } = record.made_by.as_ref()?;
+    Some(Earlier { build: build.as_str().into(), step: *step })
+}
+
+/// Whether any of these layers is among a step's inputs.
+fn is_above(inputs: &[Solved], layers: &[DiffId]) -> bool {
+    layers.iter().any(|layer| inputs.iter().any(|input| input.chain.layers().contains(layer)))
+}
+
 /// What was fetched among a node's inputs, in order.
 fn fetched(inputs: &[Solved]) -> Vec<Fetched> {
     inputs.iter().filter_map(|input| input.fetched.clone()).collect()
 }
 
-fn now() -> i64 {
+/// Milliseconds since 1970.
+pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

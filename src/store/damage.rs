@@ -61,7 +61,10 @@ impl fmt::Display for Damage {
                 write!(f, "layer {diff_id} was damaged, and is unpacked or made again when needed")
             }
             Self::LayerFiles { diff_id } => {
-                write!(f, "layer {diff_id} was damaged: it and what was made of it is unpacked or made again when needed")
+                write!(
+                    f,
+                    "layer {diff_id} was damaged: it and what was made of it is unpacked or made again when needed"
+                )
             }
             Self::Unwritten { diff_id } => {
                 write!(f, "layer {diff_id} may not have reached the disk before the machine stopped, and is dropped")
@@ -98,6 +101,10 @@ impl Notes {
         let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let layer = |note: &Damage| if let Damage::LayerFiles { diff_id } = note { Some(*diff_id) } else { None };
         notes.iter().filter_map(layer).collect()
+    }
+
+    pub(super) fn has(&self, damage: &Damage) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(damage)
     }
 
     pub(super) fn take(&self) -> Vec<Damage> {

@@ -142,7 +142,8 @@ fn refuse_strangers(root: &Path) -> Result<(), Error> {
         let name = entry.map_err(|error| Error::at("list", root, error))?.file_name();
         let name = name.to_string_lossy();
         // A file system made for the store has a `lost+found`; the version may be of a process that was faster.
-        let ours = DIRECTORIES.iter().any(|(ours, _)| *ours == name) || matches!(&*name, "lost+found" | "version" | INDEX_COPY);
+        let ours = DIRECTORIES.iter().any(|(ours, _)| *ours == name)
+            || matches!(&*name, "lost+found" | "version" | INDEX_COPY);
         if !ours {
             return Err(Error::NotAStore { path: root.to_owned(), entry: name.into_owned() });
         }

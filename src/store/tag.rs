@@ -153,10 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// What the operating system refused.
-    pub fn mend_index(
-        &self,
-        is_good: &mut dyn FnMut(&Descriptor) -> bool,
-    ) -> Result<Vec<(String, Digest)>, Error> {
+    pub fn mend_index(&self, is_good: &mut dyn FnMut(&Descriptor) -> bool) -> Result<Vec<(String, Digest)>, Error> {
         let lock = self.own_lock(INDEX_LOCK)?;
         let copied = self.copied_index();
         let mut index = match self.read_index() {

@@ -116,7 +116,11 @@ fn assert_whole(workspace: &Workspace, about: &str) {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 /// The next build makes what an undisturbed one makes.
@@ -197,7 +201,18 @@ fn traced(workspace: &Workspace, strata: &Strata, injection: &str) -> Finished {
     let calls = injection.split(':').next().unwrap();
     let log = workspace.path().join("strace.log");
     let log = log.to_str().unwrap();
-    let arguments = ["-f", "-qq", "-o", log, "-e", "signal=none", "-e", &format!("trace={calls}"), "-e", &format!("inject={injection}")];
+    let arguments = [
+        "-f",
+        "-qq",
+        "-o",
+        log,
+        "-e",
+        "signal=none",
+        "-e",
+        &format!("trace={calls}"),
+        "-e",
+        &format!("inject={injection}"),
+    ];
     strata.under("strace", &arguments).run()
 }
 
@@ -222,7 +237,8 @@ fn killed_at_each_step_of_the_store() {
         let workspace = Workspace::new();
         recipe(&workspace);
         // Each thread counts for itself: the numbers are small.
-        let instants: Vec<u64> = if is_soak() { (1..=25).collect() } else { vec![1 + chance.below(3), 4 + chance.below(12)] };
+        let instants: Vec<u64> =
+            if is_soak() { (1..=25).collect() } else { vec![1 + chance.below(3), 4 + chance.below(12)] };
         for when in instants {
             let about = format!("SIGKILL at {calls} {when}");
             let killed = traced(&workspace, &build(&workspace), &format!("{calls}:signal=KILL:when={when}"));
@@ -244,7 +260,9 @@ fn disks_that_fail() {
     let (expected, _) = undisturbed();
     let mut chance = Chance::new();
     let errors = ["EIO", "ENOSPC"];
-    for calls in ["write,pwrite64,writev", "fsync,fdatasync", "rename,renameat,renameat2", "openat,open", "mkdir,mkdirat"] {
+    for calls in
+        ["write,pwrite64,writev", "fsync,fdatasync", "rename,renameat,renameat2", "openat,open", "mkdir,mkdirat"]
+    {
         let workspace = Workspace::new();
         recipe(&workspace);
         let instants: Vec<u64> = if is_soak() { (1..=40).collect() } else { vec![1 + chance.below(30)] };

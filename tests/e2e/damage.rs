@@ -49,26 +49,91 @@ struct Kind {
 
 const KINDS: &[Kind] = &[
     Kind { name: "the blob of a base layer", file: |s| s.base_layer_blob(), finder: Finder::Build, changed: true },
-    Kind { name: "the manifest of a base", file: |s| s.blob(&s.base_manifest()), finder: Finder::Build, changed: false },
-    Kind { name: "the configuration of a base", file: |s| s.blob(&s.base_config()), finder: Finder::Build, changed: false },
-    Kind { name: "the manifest of an image", file: |s| s.blob(&s.own_manifest()), finder: Finder::Build, changed: false },
-    Kind { name: "the configuration of an image", file: |s| s.blob(&s.own_config()), finder: Finder::Build, changed: false },
+    Kind {
+        name: "the manifest of a base",
+        file: |s| s.blob(&s.base_manifest()),
+        finder: Finder::Build,
+        changed: false,
+    },
+    Kind {
+        name: "the configuration of a base",
+        file: |s| s.blob(&s.base_config()),
+        finder: Finder::Build,
+        changed: false,
+    },
+    Kind {
+        name: "the manifest of an image",
+        file: |s| s.blob(&s.own_manifest()),
+        finder: Finder::Build,
+        changed: false,
+    },
+    Kind {
+        name: "the configuration of an image",
+        file: |s| s.blob(&s.own_config()),
+        finder: Finder::Build,
+        changed: false,
+    },
     Kind { name: "the compressed form of a layer", file: |s| s.form_blob(), finder: Finder::Build, changed: false },
-    Kind { name: "the description of a layer", file: |s| s.layer_of("one").join("layer.json"), finder: Finder::Build, changed: true },
-    Kind { name: "the description of a base layer", file: |s| s.base_layer().join("layer.json"), finder: Finder::Build, changed: true },
-    Kind { name: "a file of a layer that is copied", file: |s| s.layer_of("one").join("tree/one"), finder: Finder::Build, changed: false },
-    Kind { name: "a file of a layer that is exported", file: |s| s.layer_of("two").join("tree/two"), finder: Finder::Build, changed: true },
-    Kind { name: "a file of a base layer", file: |s| s.base_layer().join("tree/etc/passwd"), finder: Finder::Fsck, changed: true },
+    Kind {
+        name: "the description of a layer",
+        file: |s| s.layer_of("one").join("layer.json"),
+        finder: Finder::Build,
+        changed: true,
+    },
+    Kind {
+        name: "the description of a base layer",
+        file: |s| s.base_layer().join("layer.json"),
+        finder: Finder::Build,
+        changed: true,
+    },
+    Kind {
+        name: "a file of a layer that is copied",
+        file: |s| s.layer_of("one").join("tree/one"),
+        finder: Finder::Build,
+        changed: false,
+    },
+    Kind {
+        name: "a file of a layer that is exported",
+        file: |s| s.layer_of("two").join("tree/two"),
+        finder: Finder::Build,
+        changed: true,
+    },
+    Kind {
+        name: "a file of a base layer",
+        file: |s| s.base_layer().join("tree/etc/passwd"),
+        finder: Finder::Fsck,
+        changed: true,
+    },
     Kind { name: "the record of a step", file: |s| s.record("steps-v1"), finder: Finder::Build, changed: false },
-    Kind { name: "the record of a selection", file: |s| s.record("selections-v1"), finder: Finder::Build, changed: false },
+    Kind {
+        name: "the record of a selection",
+        file: |s| s.record("selections-v1"),
+        finder: Finder::Build,
+        changed: false,
+    },
     Kind { name: "the record of a pull", file: |s| s.record("pulls-v1"), finder: Finder::Build, changed: false },
-    Kind { name: "the index of a context", file: |s| first(&s.0.join("cache/contexts")), finder: Finder::Build, changed: false },
+    Kind {
+        name: "the index of a context",
+        file: |s| first(&s.0.join("cache/contexts")),
+        finder: Finder::Build,
+        changed: false,
+    },
     Kind { name: "index.json", file: |s| s.0.join("oci/index.json"), finder: Finder::Build, changed: false },
     Kind { name: "the copy of index.json", file: |s| s.0.join("index-copy"), finder: Finder::Fsck, changed: false },
     Kind { name: "oci-layout", file: |s| s.0.join("oci/oci-layout"), finder: Finder::Fsck, changed: false },
     Kind { name: "the schema number", file: |s| s.0.join("version"), finder: Finder::Build, changed: false },
-    Kind { name: "what a build did", file: |s| first(&s.0.join("builds")).join("build.jsonl"), finder: Finder::Fsck, changed: false },
-    Kind { name: "whose cache mount it is", file: |s| first(&s.0.join("mounts")).join("id"), finder: Finder::Fsck, changed: false },
+    Kind {
+        name: "what a build did",
+        file: |s| first(&s.0.join("builds")).join("build.jsonl"),
+        finder: Finder::Fsck,
+        changed: false,
+    },
+    Kind {
+        name: "whose cache mount it is",
+        file: |s| first(&s.0.join("mounts")).join("id"),
+        finder: Finder::Fsck,
+        changed: false,
+    },
 ];
 
 impl Kind {
@@ -184,12 +249,16 @@ fn recipe(workspace: &Workspace) {
     );
 }
 
-/// Builds it; an output of each kind reads all that an output can read.
-fn build(workspace: &Workspace, last: u32, compression: &str) -> Finished {
+/// Builds the recipe of another workspace; an output of each kind reads all that an output can read.
+fn build(workspace: &Workspace, seed: &Workspace, last: u32, compression: &str) -> Finished {
     let archive = format!("--output=type=oci,dest={},compression={compression}", workspace.out("image.tar").display());
     let last = format!("--build-arg=LAST={last}");
-    let arguments = ["-t", "damaged", "--build-arg=SOURCE_DATE_EPOCH=1", &shared().base_argument(), &last, &archive];
-    workspace.build(arguments).env("STRATA_PASTA", "off").run()
+    let base = shared().base_argument();
+    let arguments =
+        ["build", "--progress=plain", "-t", "damaged", "--build-arg=SOURCE_DATE_EPOCH=1", &base, &last, &archive];
+    // The index of a context goes by the context's path: all builds have the same one.
+    let context = seed.context();
+    workspace.strata(arguments.iter().copied().chain(context.to_str())).env("STRATA_PASTA", "off").run()
 }
 
 /// What decides that two images are the same.
@@ -210,14 +279,13 @@ fn damage_is_noticed_mended_and_told_once() {
     let thorough = std::env::var_os("STRATA_SOAK").is_some();
     let seed = Workspace::new();
     recipe(&seed);
-    build(&seed, 1, "gzip").success();
+    build(&seed, &seed, 1, "gzip").success();
     fsck(&seed, &[]).success();
     // What undisturbed builds make.
     let calm = Workspace::new();
     copy_store(&seed, &calm);
-    recipe(&calm);
     let expected = [(1, "gzip"), (2, "zstd")].map(|(last, compression)| {
-        build(&calm, last, compression).success();
+        build(&calm, &seed, last, compression).success();
         image(&calm)
     });
     let damages = [Damage::Flip, Damage::Truncate, Damage::Delete];
@@ -239,7 +307,6 @@ fn check(seed: &Workspace, kind: &Kind, damage: Damage, expected: &[String; 2]) 
     let about = format!("{} ({damage:?})", kind.name);
     let workspace = Workspace::new();
     copy_store(seed, &workspace);
-    recipe(&workspace);
     let store = Store(workspace.state());
     let path = (kind.file)(&store);
     if kind.name == "a file of a layer that is copied" {
@@ -259,7 +326,7 @@ fn check(seed: &Workspace, kind: &Kind, damage: Damage, expected: &[String; 2]) 
         assert_eq!(repaired.code(), Some(0), "{about}: {}", repaired.describe());
     }
     let (last, compression) = if kind.changed { (2, "zstd") } else { (1, "gzip") };
-    let built = build(&workspace, last, compression);
+    let built = build(&workspace, seed, last, compression);
     assert_eq!(built.code(), Some(0), "{about}: {}", built.describe());
     assert_eq!(image(&workspace), expected[usize::from(kind.changed)], "{about}: another image");
     let told = built.stderr.lines().filter(|line| line.contains("damaged") || line.contains("schema")).count();
@@ -270,7 +337,7 @@ fn check(seed: &Workspace, kind: &Kind, damage: Damage, expected: &[String; 2]) 
     }
     let clean = fsck(&workspace, &[]);
     assert_eq!(clean.code(), Some(0), "{about}: {}", clean.describe());
-    let again = build(&workspace, last, compression);
+    let again = build(&workspace, seed, last, compression);
     assert!(!again.stderr.contains("damaged"), "{about}: told twice: {}", again.describe());
 }
 
@@ -278,14 +345,13 @@ fn check(seed: &Workspace, kind: &Kind, damage: Damage, expected: &[String; 2]) 
 fn whole_directories_can_go() {
     let seed = Workspace::new();
     recipe(&seed);
-    build(&seed, 1, "gzip").success();
+    build(&seed, &seed, 1, "gzip").success();
     let expected = image(&seed);
     for gone in ["layers", "cache", "oci/blobs", "oci", "builds", "mounts", "tmp", "locks"] {
         let workspace = Workspace::new();
         copy_store(&seed, &workspace);
-        recipe(&workspace);
         fs::remove_dir_all(workspace.state().join(gone)).unwrap();
-        let built = build(&workspace, 1, "gzip");
+        let built = build(&workspace, &seed, 1, "gzip");
         assert_eq!(built.code(), Some(0), "{gone}: {}", built.describe());
         assert_eq!(image(&workspace), expected, "{gone}");
         let clean = fsck(&workspace, &[]);

@@ -152,6 +152,7 @@ impl Workspace {
             stdin: None,
             memory: None,
             under: Vec::new(),
+            umask: None,
         }
     }
 
@@ -230,6 +231,7 @@ pub(crate) struct Strata {
     stdin: Option<Vec<u8>>,
     memory: Option<u64>,
     under: Vec<OsString>,
+    umask: Option<String>,
 }
 
 impl Strata {
@@ -248,6 +250,12 @@ impl Strata {
     /// Limits its address space to so many bytes.
     pub(crate) fn limited_to(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// Runs it with this mask of modes, in octal; for the caller only.
+    pub(crate) fn with_umask(mut self, mask: &str) -> Self {
+        self.umask = Some(mask.to_owned());
         self
     }
 
@@ -297,6 +305,12 @@ impl Strata {
     /// The command that runs it.
     pub(crate) fn command(&self) -> Command {
         let mut command = match &self.who {
+            Who::Caller if self.umask.is_some() => {
+                let mut command = Command::new("/bin/sh");
+                let mask = self.umask.as_deref().unwrap_or_default();
+                command.arg("-c").arg(format!("umask {mask} && exec \"$0\" \"$@\"")).arg(&self.binary);
+                command
+            }
             Who::Caller => match self.memory {
                 Some(bytes) => {
                     let mut command = Command::new("prlimit");

@@ -4,6 +4,7 @@
 //! A directory there that says not of which cache it is was left by a release that is no more, and is passed over.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
@@ -121,10 +122,12 @@ fn wrong_form(directory: &Path) -> Option<String> {
     let about = directory.join("id");
     let text = std::fs::read_to_string(&about).unwrap_or_default();
     let said = text.strip_suffix('\n').and_then(|text| text.rsplit_once('\n'));
-    let is_its_own = said.is_some_and(|(id, platform)| Some(&*name_of(id, platform).as_ref()) == directory.file_name());
+    let is_its_own =
+        said.is_some_and(|(id, platform)| Some(OsStr::new(&name_of(id, platform).hex())) == directory.file_name());
     let copies = found.iter().filter(|path| **path != about);
     let is_copy = |path: &&PathBuf| {
-        let numbered = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<usize>().is_ok());
+        let numbered =
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<usize>().is_ok());
         numbered && path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
     };
     if !found.is_empty() && !is_its_own {

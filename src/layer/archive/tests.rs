@@ -1,11 +1,11 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
-use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::digest::Digest;
+use crate::layer::sample::applier::{apply_with_umoci, extract_with_gnu_tar};
 use crate::layer::sample::{self, any_change, describe, is_root, make};
 use crate::layer::unpack::{Owners, unpack};
 use crate::layer::view::View;
@@ -137,7 +137,7 @@ fn names_like_whiteouts_are_written_and_told_of() {
         fs::write(directory.path().join(path), "x").unwrap();
     }
     let mut told = Vec::new();
-    let measured =
+    let (measured, _) =
         measure_and_tell(directory.path(), TRUSTED, ANY_TIME, &mut Arriving::new(), &mut |path| told.push(path))
             .unwrap();
     assert_eq!(told, [Path::new(".wh.a"), Path::new("d/.wh.b")]);
@@ -171,6 +171,31 @@ fn the_kind_of_overlay_does_not_show() {
     }
     let trusted = measure(one.path(), TRUSTED, ANY_TIME).unwrap();
     assert_eq!(measure(other.path(), OverlayXattr::User, ANY_TIME).unwrap(), trusted);
+}
+
+#[test]
+fn the_order_in_which_files_were_made_does_not_show() {
+    let mut names: Vec<_> = (0..500).map(|number: u32| format!("{:x}", number.wrapping_mul(2_654_435_761))).collect();
+    let mut archives = Vec::new();
+    for round in 0..3 {
+        let directory = tempfile::tempdir().unwrap();
+        for name in &names {
+            let place = directory.path().join(&name[..1]);
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join(name), name).unwrap();
+        }
+        // Two names of one file: which came first does not count either.
+        let (one, other) = (directory.path().join("one"), directory.path().join("other"));
+        let (earlier, later) = if round == 1 { (&other, &one) } else { (&one, &other) };
+        fs::write(earlier, "").unwrap();
+        fs::hard_link(earlier, later).unwrap();
+        for path in describe(directory.path()).keys().rev() {
+            sample::set_time(&directory.path().join(path), 1, 0);
+        }
+        archives.push(written(directory.path()));
+        if round == 0 { names.reverse() } else { names.sort() }
+    }
+    assert!(archives.iter().all(|archive| *archive == archives[0]));
 }
 
 #[test]
@@ -211,18 +236,6 @@ fn trees_deeper_than_a_stack_are_written() {
     assert_eq!(measure(directory.path(), TRUSTED, ANY_TIME).unwrap().entries, 700);
 }
 
-fn extract_with_gnu_tar(archive: &[u8], into: &Path) {
-    let mut tar = Command::new("tar")
-        .args(["--extract", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--same-permissions", "--directory"])
-        .arg(into)
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    tar.stdin.take().unwrap().write_all(archive).unwrap();
-    assert!(tar.wait().unwrap().success());
-}
-
 #[test]
 fn umoci_reads_the_same_layers() {
     if !is_root() {
@@ -237,19 +250,9 @@ fn umoci_reads_the_same_layers() {
     everything(&upper);
     // What the version of umoci that Debian has does not restore.
     rustix::fs::lremovexattr(upper.join("ä"), "user.a").unwrap();
-    let umoci = |arguments: &[&str]| {
-        let result = Command::new("umoci").args(arguments).current_dir(directory.path()).output().unwrap();
-        assert!(result.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&result.stderr));
-    };
-    umoci(&["init", "--layout", "image"]);
-    umoci(&["new", "--image", "image:tag"]);
-    for (name, tree) in [("lower.tar", &lower), ("upper.tar", &upper)] {
-        fs::write(directory.path().join(name), written(tree)).unwrap();
-        umoci(&["raw", "add-layer", "--image", "image:tag", name]);
-    }
-    umoci(&["raw", "unpack", "--image", "image:tag", "out"]);
+    let out = apply_with_umoci(&[written(&lower), written(&upper)], directory.path());
     let view = View::over(&[upper, lower], TRUSTED).unwrap();
-    assert_eq!(describe(&directory.path().join("out")), sample::describe_tree(&view));
+    assert_eq!(describe(&out), sample::describe_tree(&view));
 }
 
 proptest! {

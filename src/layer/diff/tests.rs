@@ -1,67 +1,16 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, lchown};
 
-use proptest::prelude::*;
-use rustix::mount::{MountFlags, UnmountFlags};
-
 use super::*;
 use crate::layer::archive::{self, Times};
-use crate::layer::sample::{
-    self, Change, Description, any_change, describe, describe_tree, is_root, make, without_links,
-};
-use crate::layer::unpack::{Owners, unpack};
+use crate::layer::sample::overlay::Overlay;
+use crate::layer::sample::{self, describe, is_root};
 use crate::layer::view::Tops;
 
+mod cases;
+mod sequences;
+
 const TRUSTED: OverlayXattr = OverlayXattr::Trusted;
-
-/// A mounted overlay with an upper directory of its own.
-struct Overlay {
-    root: tempfile::TempDir,
-}
-
-impl Overlay {
-    fn over(lowers: &[PathBuf], xattr: OverlayXattr) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        for name in ["upper", "work", "merged"] {
-            fs::create_dir(root.path().join(name)).unwrap();
-        }
-        let lowers: Vec<_> = lowers.iter().map(|path| path.to_str().unwrap()).collect();
-        let at = root.path().to_str().unwrap();
-        let own = if xattr == OverlayXattr::User { "userxattr" } else { "redirect_dir=off,metacopy=off" };
-        let options = format!("lowerdir={},upperdir={at}/upper,workdir={at}/work,index=off,{own}", lowers.join(":"));
-        let options = std::ffi::CString::new(options).unwrap();
-        rustix::mount::mount("overlay", root.path().join("merged"), "overlay", MountFlags::empty(), Some(&*options))
-            .unwrap();
-        Self { root }
-    }
-
-    fn merged(&self) -> PathBuf {
-        self.root.path().join("merged")
-    }
-
-    fn upper(&self) -> PathBuf {
-        self.root.path().join("upper")
-    }
-
-    fn unmount(&self) {
-        // Another test that is starting a process just now holds what we had open, until that process is on its own.
-        let is_free = || rustix::mount::unmount(self.merged(), UnmountFlags::empty()).is_ok();
-        for _ in 0..5000 {
-            if is_free() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        panic!("the overlay is still in use");
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        // Most often it is unmounted already; a failed test must not leave it.
-        let _ = rustix::mount::unmount(self.merged(), UnmountFlags::DETACH);
-    }
-}
 
 /// Makes changes on an overlay over `lower` and gives the tidied upper directory.
 fn changed(lower: &Path, change: impl FnOnce(&Path)) -> Overlay {
@@ -201,62 +150,4 @@ fn records_of_a_container_stay() {
     tidy_over(upper.path(), &[], TRUSTED).unwrap();
     let left = Attributes::read(At::Path(&path), TRUSTED).unwrap();
     assert_eq!((left.image, left.records), (vec![(b"trusted.overlay.origin".to_vec(), b"1".to_vec())], vec![]));
-}
-
-/// Writes the layer in `tree`, unpacks it beside and checks that it would be written the same again.
-fn through_an_archive(tree: &Path, xattr: OverlayXattr) -> PathBuf {
-    let unpacked = tree.with_extension("unpacked");
-    fs::create_dir(&unpacked).unwrap();
-    let mut bytes = Vec::new();
-    let measured = archive::write(tree, xattr, Times::default(), &mut bytes).unwrap();
-    assert_eq!(unpack(bytes.as_slice(), &unpacked, xattr, Owners::Kept).unwrap().measured, measured);
-    assert_eq!(archive::measure(&unpacked, xattr, Times::default()).unwrap(), measured);
-    unpacked
-}
-
-/// What a layer has to keep. Links between layers are cut, and a directory of which only the time changed is left out, so
-/// that times of directories say nothing here.
-fn compared(description: Description) -> Description {
-    let timeless = |line: String| match line.split_once(", at ") {
-        Some((what, rest)) if line.starts_with("directory") => {
-            format!("{what}, {}", rest.split_once(", ").map_or("", |(_, attributes)| attributes))
-        }
-        _ => line,
-    };
-    without_links(description).into_iter().map(|(path, line)| (path, timeless(line))).collect()
-}
-
-fn check_steps(steps: &[Vec<Change>], xattr: OverlayXattr) -> Result<(), TestCaseError> {
-    let base = tempfile::tempdir().unwrap();
-    let mut lowers = vec![base.path().join("base")];
-    make(&lowers[0], &steps[0]);
-    let mut overlays = Vec::new();
-    for changes in &steps[1..] {
-        let overlay = Overlay::over(&lowers, xattr);
-        changes.iter().for_each(|change| change.make(&overlay.merged()));
-        let expected = compared(describe(&overlay.merged()));
-        overlay.unmount();
-        tidy_over(&overlay.upper(), &lowers, xattr).unwrap();
-        lowers.insert(0, overlay.upper());
-        let tidied = View::over(&lowers, xattr).unwrap();
-        prop_assert_eq!(&compared(describe_tree(&tidied)), &expected);
-        lowers[0] = through_an_archive(&overlay.upper(), xattr);
-        let unpacked = View::over(&lowers, xattr).unwrap();
-        prop_assert_eq!(&compared(describe_tree(&unpacked)), &expected);
-        overlays.push(overlay);
-    }
-    Ok(())
-}
-
-proptest! {
-    #![proptest_config(sample::cases(64))]
-
-    #[test]
-    fn layers_are_what_the_overlay_showed(
-        steps in prop::collection::vec(prop::collection::vec(any_change(), 0..30), 2..5), user: bool,
-    ) {
-        if is_root() {
-            check_steps(&steps, if user { OverlayXattr::User } else { TRUSTED })?;
-        }
-    }
 }
