@@ -42,14 +42,14 @@ pub(super) enum Algorithm {
 }
 
 enum Hash {
-    Sha256(Sha256),
+    Sha256(Box<Sha256>),
     Blake3(Box<blake3::Hasher>),
 }
 
 impl Hash {
     fn new(algorithm: Algorithm) -> Self {
         match algorithm {
-            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Sha256 => Self::Sha256(Box::new(Sha256::new())),
             Algorithm::Blake3 => Self::Blake3(Box::default()),
         }
     }

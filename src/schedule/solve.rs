@@ -208,6 +208,13 @@ impl Solve for Solver<'_> {
     }
 }
 
+/// When a step was asked for, and in which round.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    round: Round,
+}
+
 /// Whether a node is solved for the first time in this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Round {
@@ -331,7 +338,7 @@ impl Solver<'_> {
     fn layer(&self, node: &Node, inputs: &[Solved], round: Round) -> Result<Solved, Error> {
         let title = node.origin.title();
         let parent = &inputs[0].chain;
-        let asked = Instant::now();
+        let asked = Asked { at: Instant::now(), round };
         let (fields, files) = self.fields(node, inputs).inspect_err(|error| {
             self.reporter.start(&title).finish(Some(error.to_string()));
         })?;
@@ -355,7 +362,7 @@ impl Solver<'_> {
         if let Some(explanation) = self.explain_miss(step, &why) {
             task.explained(explanation);
         }
-        let made = self.make(node, &fields, files, inputs, &task, asked, round);
+        let made = self.make(node, &fields, files, inputs, &task, asked);
         if let Ok(made) = made {
             self.remember(key, made);
         }
@@ -415,12 +422,11 @@ impl Solver<'_> {
         files: Selected,
         inputs: &[Solved],
         task: &Task<'_>,
-        asked: Instant,
-        round: Round,
+        asked: Asked,
     ) -> Result<Made, Error> {
         let key = fields.key();
         let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
-        if let Some(made) = self.made_here(&key, inputs, round) {
+        if let Some(made) = self.made_here(&key, inputs, asked.round) {
             return Ok(made);
         }
         if let Look::Hit(record) = self.look_and_trust(node, &key, inputs) {
@@ -442,7 +448,7 @@ impl Solver<'_> {
             layer,
             created: self.executor.epoch.unwrap_or(made / 1000),
             made,
-            elapsed_ms: u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
+            elapsed_ms: u64::try_from(asked.at.elapsed().as_millis()).unwrap_or(u64::MAX),
             step: node.origin.text.clone(),
             below: self.below(node, inputs),
             made_by: self.build.map(|build| MadeBy { build: build.to_string(), step: task.number() }),

@@ -162,7 +162,7 @@ pub enum LayerState {
 enum Found {
     Nothing,
     /// A layer, and when it was last used.
-    Layer(Body, SystemTime),
+    Layer(Box<Body>, SystemTime),
     /// The description cannot be read, or the tree is gone.
     Damaged,
     /// The machine has stopped since, and nobody knows whether the disk has it all.
@@ -188,10 +188,10 @@ impl Store {
         }
         self.uses.pin(Used::Layer(*diff_id))?;
         match self.find(diff_id)? {
-            Found::Layer(Body { meta, .. }, used) => {
+            Found::Layer(body, used) => {
                 let directory = self.layout.layer(diff_id);
                 self.uses.note(&self.layout.layer_meta(diff_id), used, GRANULARITY);
-                let layer = StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta };
+                let layer = StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta: body.meta };
                 self.uses.learn(&layer);
                 Ok(Some(layer))
             }
@@ -212,9 +212,9 @@ impl Store {
             Found::Nothing => LayerState::Missing,
             Found::Damaged => LayerState::Damaged,
             Found::Unwritten => LayerState::Unwritten,
-            Found::Layer(Body { meta, .. }, _) => {
+            Found::Layer(body, _) => {
                 let tree = self.layout.layer(diff_id).join(TREE);
-                LayerState::Whole(StoredLayer { diff_id: *diff_id, tree, meta })
+                LayerState::Whole(StoredLayer { diff_id: *diff_id, tree, meta: body.meta })
             }
         })
     }
@@ -404,7 +404,7 @@ impl Store {
         if !self.reached_the_disk(&body.writer, &body.boot)? {
             return Ok(Found::Unwritten);
         }
-        Ok(if directory.join(TREE).is_dir() { Found::Layer(body, used) } else { Found::Damaged })
+        Ok(if directory.join(TREE).is_dir() { Found::Layer(Box::new(body), used) } else { Found::Damaged })
     }
 }
 

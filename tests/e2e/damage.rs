@@ -294,8 +294,13 @@ fn damage_is_noticed_mended_and_told_once() {
             if !thorough && damages[number % damages.len()] != damage {
                 continue;
             }
-            // A log that is shorter is that of a build that was killed.
-            if kind.name == "what a build did" && damage != Damage::Flip {
+            // A log that is shorter is that of a build that was killed; half of the schema's number is the number.
+            let is_harmless = match kind.name {
+                "what a build did" => damage != Damage::Flip,
+                "the schema number" => damage == Damage::Truncate,
+                _ => false,
+            };
+            if is_harmless {
                 continue;
             }
             check(&seed, kind, damage, &expected);
