@@ -103,7 +103,7 @@ impl Changed<'_> {
         let mut found: Vec<&Difference> = self.found.iter().filter(|difference| !beside(difference)).collect();
         found.sort_by_key(|difference| difference.field == "parent");
         let said: Vec<Said> = found.iter().map(|difference| self.say(difference)).collect();
-        let compared = match (&self.before.made_by, &self.before.step == &self.node.origin.text) {
+        let compared = match (&self.before.made_by, self.before.step == self.node.origin.text) {
             (_, true) => format!("compared with the run {}", made(self.before, now)),
             (_, false) => {
                 let text = line(&self.mask.text(&self.before.step));
