@@ -49,7 +49,7 @@ enum Hash {
 impl Hash {
     fn new(algorithm: Algorithm) -> Self {
         match algorithm {
-            Algorithm::Sha256 => Self::Sha256(Box::new(Sha256::new())),
+            Algorithm::Sha256 => Self::Sha256(Box::default()),
             Algorithm::Blake3 => Self::Blake3(Box::default()),
         }
     }

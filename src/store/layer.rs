@@ -286,7 +286,7 @@ impl Store {
             body.meta.forms.push(form);
             let path = self.layout.layer_meta(diff_id);
             // Synced, since the layer may be older than any process that runs: an empty description would lose it.
-            self.place(&path, &encode(&path, body.clone())?, 0o600, Durability::Synced)?;
+            self.place(&path, &encode(&path, (*body).clone())?, 0o600, Durability::Synced)?;
         }
         let layer = StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta: body.meta };
         self.uses.learn(&layer);

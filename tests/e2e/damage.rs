@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::layout;
 use crate::registry::{run, shared};
+use crate::rootless::{RANGES, SINGLE, user};
 use crate::workspace::{Finished, Workspace};
 
 /// What happens to a file.
@@ -386,4 +387,22 @@ fn a_name_that_is_lost_is_told_and_others_stay() {
     let images = workspace.strata(["images"]).run().success().stdout;
     assert!(images.contains("good:latest") && !images.contains("bad:latest"), "{images}");
     fsck(&workspace, &[]).success();
+}
+
+#[test]
+fn a_user_s_store_is_verified_as_the_user_sees_it() {
+    for kind in [RANGES, SINGLE] {
+        let Some(who) = user(kind, "fsck as a user") else { continue };
+        let workspace = Workspace::of(who);
+        recipe(&workspace);
+        workspace.give_context_away();
+        build(&workspace, &workspace, 1, "gzip").success();
+        fsck(&workspace, &[]).success();
+        let store = Store(workspace.state());
+        Damage::Flip.apply(&store.base_layer().join("tree/etc/passwd"));
+        assert_eq!(fsck(&workspace, &[]).code(), Some(1));
+        fsck(&workspace, &["--repair"]).success();
+        build(&workspace, &workspace, 2, "zstd").success();
+        fsck(&workspace, &[]).success();
+    }
 }
