@@ -9,9 +9,10 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use strata::cache::record::Record;
-use strata::cache::{self, key};
-use strata::digest::{DiffId, Digest, Key};
+use strata::cache::listing::{Facts, Kind, Listing};
+use strata::cache::record::{Below, Record};
+use strata::cache::{self, Found, key};
+use strata::digest::{ContentId, DiffId, Digest, Key};
 use strata::graph::{NodeId, RunOp};
 use strata::image::assemble::{Built, assemble};
 use strata::image::chain::Chain;
@@ -77,17 +78,40 @@ fn steps(criterion: &mut Criterion) {
 
     let layer = publish(&store, 0);
     let fields = key::run(&step(1), &chain, &platform(), &[]);
-    let record =
-        Record { fields: fields.clone(), layer, created: 0, elapsed_ms: 1, step: "RUN make".into(), made_by: None };
+    let record = Record {
+        fields: fields.clone(),
+        layer,
+        created: 0,
+        made: 0,
+        elapsed_ms: 1,
+        step: "RUN make".into(),
+        below: Below::Scratch,
+        made_by: None,
+    };
     group.bench_function("remember a step", |bencher| {
         bencher.iter(|| cache::remember(&store, &fields.key(), &record).unwrap());
     });
     group.bench_function("find a step that is known", |bencher| {
-        bencher.iter(|| black_box(cache::lookup(&store, &fields.key())).unwrap());
+        bencher.iter(|| assert!(matches!(cache::lookup(&store, &fields.key()), Found::Layer(_))));
     });
     let unknown = key::run(&step(2), &chain, &platform(), &[]).key();
     group.bench_function("find a step that is not", |bencher| {
-        bencher.iter(|| assert!(cache::lookup(&store, &unknown).is_none()));
+        bencher.iter(|| assert_eq!(cache::lookup(&store, &unknown), Found::Nothing));
+    });
+    group.bench_function("keep what 10,000 files were, for explaining", |bencher| {
+        let id = ContentId::from_bytes([1; 32]);
+        let files: Vec<(Vec<u8>, Facts)> = (0..10_000_u64)
+            .map(|number| {
+                let path = format!("data/directory-{:03}/file-{number:05}.txt", number / 100);
+                let content = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                (path.into_bytes(), Facts { kind: Kind::File, mode: 0o644, owner: (0, 0), content, attributes: 0 })
+            })
+            .collect();
+        bencher.iter_batched(
+            || files.clone(),
+            |files| cache::remember_listing(&store, &id, &Listing::new(files).encode()).unwrap(),
+            BatchSize::LargeInput,
+        );
     });
     group.bench_function("lock and unlock", |bencher| {
         bencher.iter(|| store.lock("step", "run a step", &mut |_| ControlFlow::Break(())).unwrap());
