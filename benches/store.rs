@@ -54,10 +54,12 @@ fn publish(store: &Store, number: usize) -> DiffId {
     let meta = LayerMeta {
         tar_size: measured.size,
         entries: measured.entries,
+        disk: 4096,
         origin: Origin::Built { key: Key::from_bytes([0; 32]) },
         clamp: Some(0),
         forms: Vec::new(),
         implied: Vec::new(),
+        disk: 0,
     };
     store.publish_layer(&measured.diff_id, &tree, meta).unwrap();
     measured.diff_id

@@ -240,6 +240,7 @@ fn recorded(
 /// See [`Error`].
 pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Known>), Error> {
     drop(place.store.sweep()?.wait());
+    let _shared = share(place)?;
     let plan = prepare(request, place)?;
     let executor = executor(&plan, request, place);
     let notes = record::notes(request);
@@ -254,8 +255,8 @@ fn explainer<'a>(plan: &'a Plan, request: &Request) -> Option<Explainer<'a>> {
     request.explain.then(|| Explainer::new(&plan.recipe, Mask::of(&request.secrets)))
 }
 
-/// Keeps collections away while a build reads and writes the store.
-fn share(place: &Workplace) -> Result<store::Lock, Error> {
+/// Keeps collections away from what a build finds and makes.
+fn share(place: &Workplace) -> Result<store::Share, Error> {
     let waiting = &mut |_: &store::LockOwner| match place.cancel.is_cancelled() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),

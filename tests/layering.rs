@@ -19,7 +19,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("recipe", &["digest", "diagnostic", "units"]),
     ("image", &["digest", "recipe"]),
     ("graph", &["digest", "diagnostic", "recipe", "image"]),
-    ("settings", &["diagnostic", "limits"]),
+    ("settings", &["diagnostic", "limits", "units"]),
     // Steps mount secrets, and fetches are authenticated by them.
     ("secret", &["diagnostic", "recipe"]),
     ("store", &["digest", "recipe", "image"]),
@@ -35,6 +35,8 @@ const RULE: &[(&str, &[&str])] = &[
     // What is named by address is kept in the store, comes over the registry's connections, and is read as a context is.
     ("fetch", &["digest", "progress", "recipe", "secret", "store", "registry", "layer", "runtime"]),
     ("cache", &["digest", "recipe", "image", "graph", "store"]),
+    // What is needed of a store depends on what the records of steps and of fetched trees name.
+    ("collection", &["digest", "units", "store", "fetch", "cache"]),
     (
         "execute",
         // `diagnostic` for the nearest name of a file that is not there.
@@ -122,9 +124,11 @@ const RULE: &[(&str, &[&str])] = &[
             "layer",
             "runtime",
             "base",
+            "collection",
             "execute",
             "export",
             "build",
+            "units",
         ],
     ),
 ];

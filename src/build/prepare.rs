@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::contexts::{Arrivals, Located};
 use super::error::{CHECK_ARGUMENT, FRONTEND_ARGUMENT, base_failed};
-use super::{Error, Findings, Request, Workplace};
+use super::{Error, Findings, Request, Workplace, share};
 use crate::base::{self, BaseImage, Bases};
 use crate::check;
 use crate::context::opened::Opened;
@@ -37,6 +37,7 @@ pub struct Plan {
 /// # Errors
 /// If the recipe cannot be read, or has mistakes.
 pub fn outline(request: &Request, place: &Workplace) -> Result<(Recipe, Outline), Error> {
+    let _shared = share(place)?;
     let source = request.read_recipe(&Arrivals::default().main(request, place)?, place)?;
     let (recipe, _) = parse(&source, request)?;
     let outline = outline::outline(&recipe, &request.graph)
@@ -49,6 +50,7 @@ pub fn outline(request: &Request, place: &Workplace) -> Result<(Recipe, Outline)
 /// # Errors
 /// If the recipe cannot be read.
 pub fn targets(request: &Request, place: &Workplace) -> Result<Recipe, Error> {
+    let _shared = share(place)?;
     let source = request.read_recipe(&Arrivals::default().main(request, place)?, place)?;
     Ok(parse(&source, request)?.0)
 }
@@ -71,6 +73,7 @@ pub fn check(request: &Request, place: &Workplace) -> Result<Checked, Error> {
     let allow = graph::Allowed { network_host: true, security_insecure: true };
     let graph = graph::Request { every_stage: true, allow, ..request.graph.clone() };
     let request = &Request { graph, ..request.clone() };
+    let _shared = share(place)?;
     let mut arrivals = Arrivals::default();
     let main = arrivals.main(request, place)?;
     let source = request.read_recipe(&main, place)?;

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -14,6 +15,7 @@ use crate::cli::call::Call;
 use crate::cli::flags::{self, ImageFlags};
 use crate::cli::limits::LimitFlags;
 use crate::cli::{contexts, exit, print, shell, workplace};
+use crate::collection;
 use crate::execute::agent::Agents;
 use crate::export::spec::{Destination, Output};
 use crate::graph;
@@ -24,6 +26,9 @@ use crate::progress::{Silent, Sink, json, plain, terminal};
 use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
 use crate::secret::Secrets;
+
+/// Nobody waits longer than this for a collection that he did not ask for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is built, as every command that makes a graph takes it.
 #[derive(Debug, Args)]
@@ -197,18 +202,24 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     if arguments.on_error == Some(OnError::Shell) {
         request.on_failure = Some(shell_on_failure(&summary, &shown)?);
     }
-    let place = workplace::open(summary.clone())?;
+    let (place, caps) = workplace::open_with_caps(summary.clone())?;
     let built = build::build(&request, &place);
     summary.close();
-    let built = match built {
-        Err(error) if shown.load(Ordering::Relaxed) => return Err(exit::Error::shown(&error)),
-        built => built?,
+    let outcome = match built {
+        Err(error) if shown.load(Ordering::Relaxed) => Err(exit::Error::shown(&error)),
+        Err(error) => Err(error.into()),
+        Ok(built) => arguments.image.write(&built).and_then(|()| {
+            if !quiet {
+                summary.print(&mut std::io::stderr().lock(), built.build.as_ref().map(|build| build.short()));
+            }
+            if to_stdout { Ok(()) } else { print(&results(&built, arguments.quiet)) }
+        }),
     };
-    arguments.image.write(&built)?;
-    if !quiet {
-        summary.print(&mut std::io::stderr().lock(), built.build.as_ref().map(|build| build.short()));
+    // After the answer is told; and after a failure too, which may have been for want of room.
+    if let Err(error) = collection::automatic(&place.store, &caps, PATIENCE) {
+        exit::say(&format!("warning: the store cannot be kept below its caps: {}\n", build::sentence(&error)));
     }
-    if to_stdout { Ok(()) } else { print(&results(&built, arguments.quiet)) }
+    outcome
 }
 
 /// Shows the error, and opens a shell where it came from.

@@ -501,19 +501,18 @@ impl Executor<'_> {
             ));
         };
         let times = Times { clamp: epoch };
-        let measured =
-            archive::measure_and_tell(tree, self.xattr(), times, &mut arriving, &mut misread).map_err(|error| {
-                match error {
-                    archive::Error::Read { path, source } => match stage::arrived(source) {
-                        Ok(failed) => copy::Error::from(failed).into(),
-                        Err(source) => archive::Error::Read { path, source }.into(),
-                    },
-                    error => Error::from(error),
-                }
+        let (measured, disk) = archive::measure_and_tell(tree, self.xattr(), times, &mut arriving, &mut misread)
+            .map_err(|error| match error {
+                archive::Error::Read { path, source } => match stage::arrived(source) {
+                    Ok(failed) => copy::Error::from(failed).into(),
+                    Err(source) => archive::Error::Read { path, source }.into(),
+                },
+                error => Error::from(error),
             })?;
         let meta = LayerMeta {
             tar_size: measured.size,
             entries: measured.entries,
+            disk,
             origin: Origin::Built { key: *key },
             clamp: epoch,
             forms: Vec::new(),

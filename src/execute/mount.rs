@@ -64,7 +64,7 @@ pub(super) struct Mounted {
     pub env: Vec<(String, Vec<u8>)>,
     /// What nobody should see.
     pub mask: Mask,
-    caches: BTreeMap<String, Taken>,
+    caches: BTreeMap<ContentId, Taken>,
     staged: Vec<Arc<StagedFiles>>,
     agents: Vec<Forwarding>,
     /// Whether there was a mount of an agent.

@@ -10,7 +10,8 @@
 //!
 //! - **Order.** Depth first, parents before children. In each directory: the marker `.wh..wh..opq` if it is opaque,
 //!   then its whiteouts `.wh.NAME` by name, then everything else, sorted by the bytes of the archive's path (so a
-//!   directory sorts with its closing slash). The root itself has no entry.
+//!   directory sorts with its closing slash). The root itself has no entry, as in BuildKit's archives: where containers
+//!   run, an entry for it is passed over (containerd) or every layer's would count (Docker).
 //! - **Names.** Relative, without `./`; a directory's ends with `/`. Bytes are taken as they are.
 //! - **Headers.** ustar, magic `ustar\0`, version `00`, user and group names empty, numbers zero-padded octal. A path
 //!   over 100 bytes is split between prefix and name at the last slash that leaves a prefix of at most 155 bytes.
@@ -18,7 +19,9 @@
 //!   a size from 8 GiB on (`size`), an id above 2^21 − 1 (`uid`, `gid`), a time before 1970 or after 8^11 − 1 seconds
 //!   (`mtime`), and extended attributes (`SCHILY.xattr.NAME`, raw bytes). The extended header is called
 //!   `PaxHeaders.0/NAME`, mode 0644, all other numbers zero.
-//! - **Times.** Modification times in whole seconds, cut towards the past, at most [`Times::clamp`].
+//! - **Times.** Modification times in whole seconds, cut towards the past, at most [`Times::clamp`]. Fractions could be
+//!   written (PAX), and readers that heed them exist; but containerd and BuildKit cut them off too, compare files by whole
+//!   seconds where one of two times has no fraction, and so a layer that went through either would be another one.
 //! - **Attributes.** Extended attributes that belong to an image: `user.*`, `security.capability` and POSIX ACLs, and
 //!   an overlay's records of a container's own, un-escaped.
 //! - **Hard links.** The first path in the archive's order is the file, each further one a link to it; a name outside
@@ -55,6 +58,9 @@ pub type InodeId = (u64, u64);
 /// Content that is not in the tree yet, by the inode of its file: reading it to the end also puts it there. It has as many
 /// bytes as its file.
 pub type Arriving<'a> = HashMap<InodeId, Box<dyn Read + Send + 'a>>;
+
+/// In pieces of this size file systems give a file its blocks, mostly.
+const PAGE: u64 = 4096;
 
 /// How modification times are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -127,7 +133,7 @@ impl From<SinkError> for Error {
 /// # Errors
 /// Whatever keeps the archive from being the tree, the tree's or the sink's; what the sink got then is no archive.
 pub fn write(tree: &Path, xattr: OverlayXattr, times: Times, sink: &mut dyn Write) -> Result<Measured, Error> {
-    write_and_tell(tree, xattr, times, sink, &mut Arriving::new(), &mut |_| {})
+    write_and_tell(tree, xattr, times, sink, &mut Arriving::new(), &mut |_| {}).map(|(measured, _)| measured)
 }
 
 /// Measures the layer in `tree` without keeping its bytes.
@@ -139,7 +145,8 @@ pub fn measure(tree: &Path, xattr: OverlayXattr, times: Times) -> Result<Measure
 }
 
 /// As [`measure`], with the content of some files still to come, and tells of every path whose name begins as a
-/// whiteout's: readers of the archive will remove something instead of making it.
+/// whiteout's: readers of the archive will remove something instead of making it. Also gives how many bytes the tree takes
+/// on the disk, as far as it is part of the archive.
 ///
 /// # Errors
 /// As [`measure`], and [`Error::Read`] with whatever a source of content says.
@@ -149,7 +156,7 @@ pub fn measure_and_tell(
     times: Times,
     arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
-) -> Result<Measured, Error> {
+) -> Result<(Measured, u64), Error> {
     write_and_tell(tree, xattr, times, &mut io::sink(), arriving, misread)
 }
 
@@ -160,16 +167,16 @@ fn write_and_tell(
     sink: &mut dyn Write,
     arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
-) -> Result<Measured, Error> {
-    let mut entries = 0;
+) -> Result<(Measured, u64), Error> {
+    let (mut entries, mut allocated) = (0, 0);
     let (digest, size) = outgoing::hashed(sink, |out| {
         let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, arriving, misread };
+        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, allocated: 0, arriving, misread };
         writer.tree(tree)?;
-        entries = writer.entries;
+        (entries, allocated) = (writer.entries, writer.allocated);
         Ok::<_, Error>(())
     })?;
-    Ok(Measured { diff_id: digest.into(), size, entries })
+    Ok((Measured { diff_id: digest.into(), size, entries }, allocated))
 }
 
 struct Writer<'a, 'b, 'c> {
@@ -183,6 +190,8 @@ struct Writer<'a, 'b, 'c> {
     /// Header blocks, kept for their allocation.
     header: Vec<u8>,
     entries: u64,
+    /// What the inodes behind the entries take on the disk, in bytes.
+    allocated: u64,
     /// What is not in the tree yet.
     arriving: &'a mut Arriving<'c>,
     /// Is told of names like whiteouts.
@@ -268,7 +277,13 @@ impl Writer<'_, '_, '_> {
         let size = inode::size(&stat);
         self.header(&stat, typeflag::FILE, size, b"", &attributes)?;
         match self.arriving.remove(&(stat.st_dev, stat.st_ino)) {
-            Some(mut source) => self.content(&mut *source, size, false),
+            Some(mut source) => {
+                self.content(&mut *source, size, false)?;
+                let filled = rustix::fs::fstat(&file).map_err(|error| self.unreadable(error))?;
+                // Before, it was a hole.
+                self.allocated += inode::allocated(&filled).saturating_sub(inode::allocated(&stat));
+                Ok(())
+            }
             None => self.content(&mut File::from(file), size, true),
         }
     }
@@ -332,6 +347,11 @@ impl Writer<'_, '_, '_> {
         header.encode(&mut self.header).map_err(|_| Error::HeaderTooLarge { path: self.shown_path() })?;
         self.out.put(&self.header)?;
         self.entries += 1;
+        if typeflag != typeflag::HARD_LINK {
+            // What is still to come has no blocks yet.
+            let coming = if stat.st_blocks == 0 { size.next_multiple_of(PAGE) } else { 0 };
+            self.allocated += inode::allocated(stat) + coming;
+        }
         Ok(())
     }
 
