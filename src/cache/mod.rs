@@ -52,7 +52,7 @@ pub fn was_damaged(store: &Store, key: &Key) -> bool {
 
 /// The record of a step, if it is sound, whether its layer is still there or not; looking at it does not count as a use.
 pub fn recall(store: &Store, key: &Key) -> Option<Record> {
-    Record::decode(&store.peek_record(STEPS, key)?)
+    Record::decode(&store.glance_at_record(STEPS, key)?)
 }
 
 /// The layer that the bytes of a step's record name.
@@ -85,7 +85,7 @@ pub fn remember_selection(store: &Store, question: &Key, digest: &ContentId) -> 
 
 /// The listing of a selection of files, if it was kept.
 pub fn recall_listing(store: &Store, selection: &ContentId) -> Option<Listing> {
-    Listing::decode(&store.peek_record(LISTINGS, &named(selection))?)
+    Listing::decode(&store.glance_at_record(LISTINGS, &named(selection))?)
 }
 
 /// Keeps the listing of a selection of files, so that it can be told later what changed.
@@ -98,7 +98,7 @@ pub fn remember_listing(store: &Store, selection: &ContentId, listing: &[u8]) ->
 
 /// Every run that is remembered; none where the memory is missing or damaged.
 pub fn history(store: &Store) -> History {
-    store.peek_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
+    store.glance_at_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
 }
 
 /// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at the same time wait for each other.

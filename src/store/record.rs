@@ -63,7 +63,7 @@ impl Store {
     }
 
     /// The same for somebody who only wants to know: it does not count as a use, and what is damaged stays.
-    pub fn peek_record(&self, bucket: Bucket, key: &Key) -> Option<Vec<u8>> {
+    pub fn glance_at_record(&self, bucket: Bucket, key: &Key) -> Option<Vec<u8>> {
         let mut file = std::fs::read(self.layout.record(bucket, key)).ok()?;
         let start = value_start(bucket, key, &file)?;
         file.drain(..start);
