@@ -59,7 +59,6 @@ fn publish(store: &Store, number: usize) -> DiffId {
         clamp: Some(0),
         forms: Vec::new(),
         implied: Vec::new(),
-        disk: 0,
     };
     store.publish_layer(&measured.diff_id, &tree, meta).unwrap();
     measured.diff_id
