@@ -101,7 +101,8 @@ pub fn history(store: &Store) -> History {
     store.glance_at_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
 }
 
-/// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at the same time wait for each other.
+/// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at
+/// the same time wait for each other.
 ///
 /// # Errors
 /// If the store cannot be written.
