@@ -252,13 +252,11 @@ fn a_file_over_8_gib_goes_into_an_image_and_out_again() {
         "ARG BASE\nFROM ${{BASE}}\nRUN truncate -s {size} /large && echo end >>/large && touch -d @5 /large\n"
     ));
     let out = workspace.out("image");
-    let output = format!("--output=type=oci,dest={},tar=false,compression=zstd,force-compression=true", out.display());
+    let output = format!("--output=type=oci,dest={},tar=false,compression=zstd", out.display());
     workspace.build([shared().base_argument(), output]).run().success();
 
     let other = Workspace::new();
-    other.dockerfile(
-        "FROM large\nRUN stat -c %s /large >/size && tail -c 4 /large >/end\nCOPY --from=large /large /again\n",
-    );
+    other.dockerfile("FROM large\nRUN stat -c %s /large >/size && tail -c 4 /large >/end\n");
     let named = format!("--build-context=large=oci-layout://{}", out.display());
     other.build([named, "-t".to_owned(), "again".to_owned()]).run().success();
     let found = |what: &[&str]| {
@@ -269,5 +267,5 @@ fn a_file_over_8_gib_goes_into_an_image_and_out_again() {
     assert_eq!(found(&["-name", "large", "-printf", "%s"]), size.to_string());
     let [seen, end] = ["size", "end"].map(|name| found(&["-name", name, "-exec", "cat", "{}", "+"]));
     assert_eq!((seen.trim(), end.as_str()), (size.to_string().as_str(), "end\n"));
-    tell(&format!("a file of {size} bytes, written, compressed, read and copied: {:.1?}", start.elapsed()));
+    tell(&format!("a file of {size} bytes, written, compressed, unpacked and read: {:.1?}", start.elapsed()));
 }
