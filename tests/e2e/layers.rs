@@ -215,7 +215,7 @@ fn what_is_wrong_with_a_layer_is_said_with_its_digest_and_the_entry() {
         ("a whiteout of nothing", &[("dir/.wh.", file, 0, 0, b"")], "dir/.wh."),
         ("a whiteout of the parent", &[("dir/.wh...", file, 0, 0, b"")], "dir/.wh..."),
         ("a size that is none", &[("before", file, 0o644, 0, b""), ("x", EntryType::XHeader, 0, 0, large)], "before"),
-        ("a sparse file", &[("holes", EntryType::GNUSparse, 0o644, 0, b"")], "holes"),
+        ("a sparse file without a map", &[("holes", EntryType::GNUSparse, 0o644, 0, b"x")], "holes"),
     ];
     let workspace = Workspace::new();
     workspace.dockerfile("FROM base\nCOPY --from=base / /copy\n");
