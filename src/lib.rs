@@ -51,6 +51,8 @@ pub mod fetch;
 
 pub mod cache;
 
+pub mod collection;
+
 pub mod runtime;
 
 pub mod execute;

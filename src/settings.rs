@@ -23,6 +23,11 @@
 //! builds = 100
 //! megabytes = 1024
 //!
+//! [store]                  # sizes, or shares of the disk that the store is on; "off" for no bound
+//! keep-storage = "60%"     # after a build, what was used longest ago goes, down to this
+//! min-free = "10%"         # and as much more as it takes for this to be free
+//! reserved = "10%"         # but never below this
+//!
 //! [step]                   # what each RUN may use where the command line says nothing; as there, or a plain number
 //! memory = "2g"
 //! memory-swap = "2g"
@@ -47,6 +52,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::limits::{self, Limits};
+use crate::units::Amount;
 use file::File;
 
 /// What the configuration file says; the defaults where it says nothing.
@@ -60,6 +66,8 @@ pub struct Settings {
     pub logs: Logs,
     /// `[step]`
     pub step: Limits,
+    /// `[store]`
+    pub store: Storage,
 }
 
 /// How one registry (or any other host that a registry sends us to) is reached.
@@ -124,6 +132,17 @@ impl Default for Logs {
     fn default() -> Self {
         Self { builds: 100, bytes: 1 << 30 }
     }
+}
+
+/// How much the store may take; what is absent is as it is by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Storage {
+    /// At most this; `Some(None)` for no bound.
+    pub keep_storage: Option<Option<Amount>>,
+    /// So much of the disk stays free; `Some(None)` for no bound.
+    pub min_free: Option<Option<Amount>>,
+    /// So much it may take in any case.
+    pub reserved: Option<Amount>,
 }
 
 /// A host with an optional port, in lower case: `ghcr.io`, `localhost:5000`, `[::1]:5000`.
@@ -349,7 +368,8 @@ impl Settings {
                 "network" => settings.network = file.network(value)?,
                 "logs" => settings.logs = file.logs(value)?,
                 "step" => settings.step = file.step(value)?,
-                _ => return Err(file.unknown(key, "the file", &["logs", "network", "registry", "step"])),
+                "store" => settings.store = file.store(value)?,
+                _ => return Err(file.unknown(key, "the file", &["logs", "network", "registry", "step", "store"])),
             }
         }
         // Whether a mirror may be asked over plain http is said in a table of its own, so this comes last.
@@ -397,7 +417,8 @@ mod tests {
              [logs]\nbuilds = 7\nmegabytes = 2\n\
              [network]\nconnect-timeout = 3\nidle-timeout = 1.5\nretries = 0\nretry-delay = 0.01\n\
              [step]\nmemory = \"2g\"\nmemory-swap = -1\ncpus = 1.5\npids-limit = 512\ntimeout = 90\nshm-size = \"1m\"\n\
-             ulimits = [\"nofile=1:2\", \"core=0\"]\ncgroup-parent = \"/a\"\n",
+             ulimits = [\"nofile=1:2\", \"core=0\"]\ncgroup-parent = \"/a\"\n\
+             [store]\nkeep-storage = \"20 GB\"\nmin-free = \"off\"\n",
         )
         .unwrap();
         let hub = &settings.registries[&"index.docker.io".parse().unwrap()];
@@ -421,6 +442,9 @@ mod tests {
             ..Limits::default()
         };
         assert_eq!(settings.step, expected);
+        let expected =
+            Storage { keep_storage: Some(Some(Amount::Bytes(20 << 30))), min_free: Some(None), reserved: None };
+        assert_eq!(settings.store, expected);
         assert_eq!(parse("").unwrap(), Settings::default());
         assert_eq!(parse("[step]\ntimeout = \"1h\"").unwrap().step.timeout, Some(Duration::from_secs(3600)));
     }
@@ -449,6 +473,9 @@ mod tests {
             ("[step]\nmemory-swap = \"2g\"", "`step`: a limit on memory and swap together needs a limit on memory"),
             ("[step]\nmemroy = 1", "unknown key `memroy` in [step]; did you mean `memory`?"),
             ("[step]\npids-limit = true", "`pids-limit` must be a text or a number"),
+            ("[store]\nkeep-storage = \"120%\"", "`keep-storage` must be a size such as \"20 GB\", a share of"),
+            ("[store]\nreserved = \"off\"", "config.toml:2:12: `reserved` must be a size"),
+            ("[store]\nkeep_storage = 1", "did you mean `keep-storage`?"),
             ("[network", "config.toml:1:"),
         ] {
             let error = parse(text).expect_err(text);

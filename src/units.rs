@@ -39,6 +39,46 @@ pub fn bytes(text: &str) -> Option<u64> {
     whole.checked_mul(factor)?.checked_add(part)
 }
 
+/// A size, or a share of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths.
+    Percent(u8),
+}
+
+impl Amount {
+    /// The bytes it stands for, out of a whole.
+    pub fn of(self, whole: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            // Divided last, in room enough, so that nothing is lost.
+            Self::Percent(percent) => u64::try_from(u128::from(whole) * u128::from(percent) / 100).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// A number of bytes, or a share such as `10%`, of at most the whole.
+pub fn amount(text: &str) -> Option<Amount> {
+    match text.strip_suffix('%') {
+        Some(percent) => percent.trim_end().parse().ok().filter(|percent| *percent <= 100).map(Amount::Percent),
+        None => bytes(text).map(Amount::Bytes),
+    }
+}
+
+/// An age: a duration as Go reads it, or a number of days (`d`) or weeks (`w`).
+pub fn age(text: &str) -> Option<Duration> {
+    const DAY: u64 = 24 * 3600;
+    let (number, unit) = text.split_at(text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at))?);
+    let seconds = match unit {
+        "d" => DAY,
+        "w" => 7 * DAY,
+        _ => return duration(text).filter(|(negative, _)| !negative).map(|(_, age)| age),
+    };
+    number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+}
+
 /// A duration as Go's `time.ParseDuration` reads it, such as `1m30s`: whether it is negative, and its size.
 pub fn duration(text: &str) -> Option<(bool, Duration)> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -127,6 +167,17 @@ pub fn write_duration(duration: Duration) -> String {
     format!("{}{}{rest}", part(hours, "h"), part(minutes, "m"))
 }
 
+/// How long ago something was, in the largest whole unit: `2 hours ago`.
+pub fn write_age(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86400, "day"),
+    };
+    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +202,27 @@ mod tests {
         for text in ["", "k", "-1", "1kk", "1x", "1ib", "1 2k", "99999999999999999999", "1..2"] {
             assert_eq!(bytes(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn amounts_are_sizes_or_shares() {
+        for (text, expected) in [
+            ("10%", Some(Amount::Percent(10))),
+            ("100 %", Some(Amount::Percent(100))),
+            ("20 GB", Some(Amount::Bytes(20 << 30))),
+            ("0", Some(Amount::Bytes(0))),
+            ("101%", None),
+            ("-1%", None),
+            ("%", None),
+            ("much", None),
+        ] {
+            assert_eq!(amount(text), expected, "{text}");
+        }
+        assert_eq!(Amount::Percent(10).of(u64::MAX), u64::MAX / 10);
+        for (text, hours) in [("24h", Some(24)), ("7d", Some(168)), ("2w", Some(336)), ("0", Some(0)), ("-1h", None)] {
+            assert_eq!(age(text), hours.map(|hours| Duration::from_secs(hours * 3600)), "{text}");
+        }
+        assert!(["", "d", "x", "1.5d", "é"].iter().all(|text| age(text).is_none()));
     }
 
     #[test]

@@ -19,7 +19,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("recipe", &["digest", "diagnostic", "units"]),
     ("image", &["digest", "recipe"]),
     ("graph", &["digest", "diagnostic", "recipe", "image"]),
-    ("settings", &["diagnostic", "limits"]),
+    ("settings", &["diagnostic", "limits", "units"]),
     // Steps mount secrets, and fetches are authenticated by them.
     ("secret", &["diagnostic", "recipe"]),
     ("store", &["digest", "recipe", "image"]),
@@ -35,6 +35,8 @@ const RULE: &[(&str, &[&str])] = &[
     // What is named by address is kept in the store, comes over the registry's connections, and is read as a context is.
     ("fetch", &["digest", "progress", "recipe", "secret", "store", "registry", "layer", "runtime"]),
     ("cache", &["digest", "recipe", "image", "graph", "store"]),
+    // What is needed of a store depends on what the records of steps and of fetched trees name.
+    ("collection", &["digest", "units", "store", "fetch", "cache"]),
     (
         "execute",
         // `diagnostic` for the nearest name of a file that is not there.
@@ -56,7 +58,24 @@ const RULE: &[(&str, &[&str])] = &[
             "fetch",
         ],
     ),
-    ("schedule", &["digest", "progress", "image", "graph", "store", "cache", "fetch", "execute", "recipe"]),
+    // Explanations name lines of the recipe, times in words, and what files of a selection are.
+    (
+        "schedule",
+        &[
+            "digest",
+            "diagnostic",
+            "progress",
+            "units",
+            "recipe",
+            "image",
+            "graph",
+            "store",
+            "layer",
+            "cache",
+            "fetch",
+            "execute",
+        ],
+    ),
     ("export", &["digest", "diagnostic", "progress", "recipe", "image", "store", "layer", "base"]),
     (
         "build",
@@ -78,6 +97,8 @@ const RULE: &[(&str, &[&str])] = &[
             "runtime",
             "base",
             "fetch",
+            // What a build made is noted for the next one's explanations.
+            "cache",
             "execute",
             "schedule",
             "export",
@@ -90,6 +111,7 @@ const RULE: &[(&str, &[&str])] = &[
             "digest",
             "diagnostic",
             "progress",
+            "units",
             "limits",
             "recipe",
             "image",
@@ -102,9 +124,11 @@ const RULE: &[(&str, &[&str])] = &[
             "layer",
             "runtime",
             "base",
+            "collection",
             "execute",
             "export",
             "build",
+            "units",
         ],
     ),
 ];

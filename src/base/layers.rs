@@ -254,6 +254,7 @@ impl Layers<'_> {
             LayerMeta {
                 tar_size: measured.size,
                 entries: measured.entries,
+                disk: store::allocated(&tree),
                 origin: Origin::Pulled { reference: reference.to_string() },
                 clamp: None,
                 forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],

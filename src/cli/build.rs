@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -14,6 +15,7 @@ use crate::cli::call::Call;
 use crate::cli::flags::{self, ImageFlags};
 use crate::cli::limits::LimitFlags;
 use crate::cli::{contexts, exit, print, shell, workplace};
+use crate::collection;
 use crate::execute::agent::Agents;
 use crate::export::spec::{Destination, Output};
 use crate::graph;
@@ -24,6 +26,9 @@ use crate::progress::{Silent, Sink, json, plain, terminal};
 use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
 use crate::secret::Secrets;
+
+/// Nobody waits longer than this for a collection that he did not ask for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is built, as every command that makes a graph takes it.
 #[derive(Debug, Args)]
@@ -61,7 +66,7 @@ pub(super) struct Recipe {
     #[arg(long)]
     pull: bool,
 
-    /// Ignore results of earlier builds for these stages
+    /// Ignore results of earlier builds for these stages, by name or number
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
 
@@ -114,6 +119,11 @@ pub(super) struct Arguments {
     #[arg(short, long = "output", value_name = "SPEC")]
     outputs: Vec<String>,
 
+    /// Say of each step why it is made, or where its result comes from: which files, variables or other inputs are not as
+    /// they were in the nearest earlier run of the step (strata explain says the same without building)
+    #[arg(long)]
+    explain: bool,
+
     /// What is done when a RUN fails: open a shell where it ran, as it left it
     #[arg(long, value_enum, value_name = "ACTION")]
     on_error: Option<OnError>,
@@ -155,6 +165,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     arguments.image.refuse_attestations()?;
     let mut request = arguments.recipe.request()?;
     request.limits = arguments.limits.read()?;
+    request.explain = arguments.explain;
     request.labels = arguments.image.labels()?;
     request.annotations = arguments.image.annotations()?;
     request.names = arguments.tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
@@ -165,6 +176,11 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     }
     request.outputs = arguments.outputs.iter().map(|spec| spec.parse()).collect::<Result<Vec<Output>, _>>()?;
     if call != Call::Build {
+        if arguments.explain {
+            return Err(exit::Error::Usage(
+                "--explain says why steps are made, and --call and --check make none: leave one of them out".to_owned(),
+            ));
+        }
         return call.answer(&request);
     }
     arguments.image.clear()?;
@@ -175,23 +191,35 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
         ));
     }
     let quiet = arguments.quiet || arguments.progress == Progress::Quiet;
+    if quiet && arguments.explain {
+        return Err(exit::Error::Usage(
+            "--explain has nowhere to speak with --quiet or --progress=quiet: leave one of them out, or see strata explain"
+                .to_owned(),
+        ));
+    }
     let summary = Arc::new(Summary::new(view(arguments.progress, quiet)));
     let shown = Arc::new(AtomicBool::new(false));
     if arguments.on_error == Some(OnError::Shell) {
         request.on_failure = Some(shell_on_failure(&summary, &shown)?);
     }
-    let place = workplace::open(summary.clone())?;
+    let (place, caps) = workplace::open_with_caps(summary.clone())?;
     let built = build::build(&request, &place);
     summary.close();
-    let built = match built {
-        Err(error) if shown.load(Ordering::Relaxed) => return Err(exit::Error::shown(&error)),
-        built => built?,
+    let outcome = match built {
+        Err(error) if shown.load(Ordering::Relaxed) => Err(exit::Error::shown(&error)),
+        Err(error) => Err(error.into()),
+        Ok(built) => arguments.image.write(&built).and_then(|()| {
+            if !quiet {
+                summary.print(&mut std::io::stderr().lock(), built.build.as_ref().map(|build| build.short()));
+            }
+            if to_stdout { Ok(()) } else { print(&results(&built, arguments.quiet)) }
+        }),
     };
-    arguments.image.write(&built)?;
-    if !quiet {
-        summary.print(&mut std::io::stderr().lock(), built.build.as_ref().map(|build| build.short()));
+    // After the answer is told; and after a failure too, which may have been for want of room.
+    if let Err(error) = collection::automatic(&place.store, &caps, PATIENCE) {
+        exit::say(&format!("warning: the store cannot be kept below its caps: {}\n", build::sentence(&error)));
     }
-    if to_stdout { Ok(()) } else { print(&results(&built, arguments.quiet)) }
+    outcome
 }
 
 /// Shows the error, and opens a shell where it came from.
@@ -243,6 +271,7 @@ impl Recipe {
             use_cache: !self.no_cache,
             pull: self.pull,
             fresh_stages: self.no_cache_filter,
+            explain: false,
             network: flags::network(self.network.as_deref())?,
             hosts: flags::hosts(&self.hosts)?,
             labels: BTreeMap::new(),

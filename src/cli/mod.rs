@@ -9,13 +9,16 @@ mod call;
 mod check;
 mod contexts;
 mod doctor;
+mod du;
 mod exit;
+mod explain;
 mod flags;
 mod graph;
 mod images;
 mod inspect;
 mod limits;
 mod logs;
+mod prune;
 mod rm;
 mod shell;
 mod table;
@@ -47,6 +50,10 @@ enum Command {
     Check(check::Arguments),
     /// Say what this machine lets Strata do, and how to mend what it does not
     Doctor(doctor::Arguments),
+    /// Show what the local store takes on the disk
+    Du(du::Arguments),
+    /// Say of each step of a build whether its result is known, and why not, without running anything
+    Explain(explain::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
     Graph(graph::Arguments),
     /// List the images in the local store
@@ -55,6 +62,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Show what the steps of a build wrote, or list the builds
     Logs(logs::Arguments),
+    /// Remove what no image and no build needs from the local store
+    Prune(prune::Arguments),
     /// Open a shell at a point of a Dockerfile, after building what comes before
     Shell(Box<shell::Arguments>),
     /// Remove names of images from the local store
@@ -81,10 +90,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::CacheMounts(arguments) => cache_mounts::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Du(arguments) => du::run(&arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Logs(arguments) => logs::run(arguments),
+        Command::Prune(arguments) => prune::run(&arguments),
         Command::Shell(arguments) => shell::run(*arguments),
         Command::Rm(arguments) => rm::run(arguments),
     };

@@ -9,6 +9,7 @@ use signal_hook::iterator::Signals;
 
 use crate::build::Workplace;
 use crate::cli::exit::Error;
+use crate::collection::Caps;
 use crate::layer::OverlayXattr;
 use crate::layer::unpack::Owners;
 use crate::progress::{Reporter, Sink};
@@ -36,9 +37,37 @@ pub(super) fn store() -> Result<Store, Error> {
     Ok(store)
 }
 
+/// Opens the store for commands that look at every file in it or remove some, and clears away what killed commands left:
+/// the files may belong to any of the user's ids. Must be called while the process has one thread.
+pub(super) fn whole_store() -> Result<Store, Error> {
+    let root = store_root()?;
+    if userns::needed() {
+        userns::enter()?;
+    }
+    let store = Store::open(&root)?;
+    // What resists stays for the next sweep, and is counted.
+    drop(store.sweep()?.wait());
+    Ok(store)
+}
+
+/// How much the store may take.
+pub(super) fn caps(settings: &Settings) -> Caps {
+    let (Caps { most, free, reserved }, given) = (Caps::default(), settings.store);
+    Caps {
+        most: given.keep_storage.unwrap_or(most),
+        free: given.min_free.unwrap_or(free),
+        reserved: given.reserved.unwrap_or(reserved),
+    }
+}
+
 /// Makes everything ready for a build. Must be called while the process has one thread: entering a user namespace
 /// takes that.
 pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
+    Ok(open_with_caps(sink)?.0)
+}
+
+/// The same, with how much the store may take.
+pub(super) fn open_with_caps(sink: Arc<dyn Sink>) -> Result<(Workplace, Caps), Error> {
     let root = store_root()?;
     let (xattr, owners) = if userns::needed() {
         let entered = userns::enter()?;
@@ -53,11 +82,13 @@ pub(super) fn open(sink: Arc<dyn Sink>) -> Result<Workplace, Error> {
     let pasta = std::env::var_os("STRATA_PASTA").filter(|value| !value.is_empty());
     let pasta = Program::from_setting(pasta.or(settings.network.pasta.clone()).as_deref());
     let limits = settings.step.clone();
+    let caps = caps(&settings);
     let cancel = Cancel::new();
     let client = Arc::new(Client::new(settings, CredentialFiles::from_environment(&environment)));
     catch_signals(&cancel, &client)?;
     let reporter = Reporter::new(sink);
-    Ok(Workplace { store, client, reporter, cancel, xattr, owners, slots: SLOTS, kept, pasta, limits })
+    let place = Workplace { store, client, reporter, cancel, xattr, owners, slots: SLOTS, kept, pasta, limits };
+    Ok((place, caps))
 }
 
 /// `$STRATA_ROOT`, else `/var/lib/strata` for root, else `$XDG_DATA_HOME/strata`.

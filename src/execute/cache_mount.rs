@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, Uid};
 
+use crate::digest::ContentId;
 use crate::execute::mount::Shown;
 use crate::execute::{Error, Executor};
 use crate::graph::CacheMount;
@@ -40,16 +41,16 @@ pub(super) struct Taken {
 }
 
 /// What a cache is known by in the store.
-pub(super) fn name(executor: &Executor<'_>, cache: &CacheMount) -> String {
+pub(super) fn name(executor: &Executor<'_>, cache: &CacheMount) -> ContentId {
     name_of(&cache.id, &executor.platform.to_string())
 }
 
-fn name_of(id: &str, platform: &str) -> String {
+fn name_of(id: &str, platform: &str) -> ContentId {
     let mut hasher = blake3::Hasher::new_derive_key("strata cache mount");
     hasher.update(platform.as_bytes());
     hasher.update(&[0]);
     hasher.update(id.as_bytes());
-    hasher.finalize().to_hex().to_string()
+    hasher.finalize().into()
 }
 
 /// Takes a cache for a step, waiting for it where it has to, and makes it where there is none. `start` is what an empty
@@ -60,7 +61,10 @@ pub(super) fn take(
     start: Option<&Shown>,
     task: &Task<'_>,
 ) -> Result<Taken, Error> {
-    let name = name(executor, cache);
+    let id = name(executor, cache);
+    // Before its directory is looked for: from now on no collection takes it away.
+    executor.store.pin_mount(id)?;
+    let name = id.hex();
     let (number, lock) = match cache.sharing {
         Sharing::Shared => (0, None),
         Sharing::Locked => (0, Some(wait_for(executor, &copy_lock(&name, 0), cache, task)?)),

@@ -6,7 +6,7 @@
 pub mod agent;
 pub mod cache_mount;
 pub mod copy;
-mod mask;
+pub mod mask;
 mod missing;
 pub mod mkdir;
 pub mod mount;
@@ -273,6 +273,16 @@ enum From {
 }
 
 impl Files {
+    /// What is selected.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Whether paths are those of several trees put together.
+    pub fn is_joined(&self) -> bool {
+        !self.fetched.is_empty()
+    }
+
     /// The digest of what is selected.
     pub fn digest(&self) -> ContentId {
         self.selection.digest
@@ -491,19 +501,18 @@ impl Executor<'_> {
             ));
         };
         let times = Times { clamp: epoch };
-        let measured =
-            archive::measure_and_tell(tree, self.xattr(), times, &mut arriving, &mut misread).map_err(|error| {
-                match error {
-                    archive::Error::Read { path, source } => match stage::arrived(source) {
-                        Ok(failed) => copy::Error::from(failed).into(),
-                        Err(source) => archive::Error::Read { path, source }.into(),
-                    },
-                    error => Error::from(error),
-                }
+        let (measured, disk) = archive::measure_and_tell(tree, self.xattr(), times, &mut arriving, &mut misread)
+            .map_err(|error| match error {
+                archive::Error::Read { path, source } => match stage::arrived(source) {
+                    Ok(failed) => copy::Error::from(failed).into(),
+                    Err(source) => archive::Error::Read { path, source }.into(),
+                },
+                error => Error::from(error),
             })?;
         let meta = LayerMeta {
             tar_size: measured.size,
             entries: measured.entries,
+            disk,
             origin: Origin::Built { key: *key },
             clamp: epoch,
             forms: Vec::new(),

@@ -12,10 +12,10 @@ use super::{Error, Fetcher};
 use crate::digest::{DiffId, Key};
 use crate::layer::archive::{self, Times};
 use crate::layer::view::View;
-use crate::store::{Bucket, LayerMeta, Origin, Scratch, StoredLayer};
+use crate::store::{self, Bucket, LayerMeta, Origin, Scratch, StoredLayer};
 
 /// Which layer holds a tree, by what names the tree.
-const TREES: Bucket = Bucket::new("fetched-trees-v1");
+pub const TREES: Bucket = Bucket::new("fetched-trees-v1");
 
 /// A tree that nobody changes.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ pub struct Kept {
 struct Record {
     layer: DiffId,
     time: Option<i64>,
+}
+
+/// The layer that the bytes of a record of this kind name.
+pub fn layer_in(bytes: &[u8]) -> Option<DiffId> {
+    Some(serde_json::from_slice::<Record>(bytes).ok()?.layer)
 }
 
 impl Fetcher<'_> {
@@ -61,6 +66,7 @@ impl Fetcher<'_> {
         let meta = LayerMeta {
             tar_size: measured.size,
             entries: measured.entries,
+            disk: store::allocated(tree),
             origin: Origin::Built { key },
             clamp: None,
             forms: Vec::new(),

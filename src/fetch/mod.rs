@@ -8,7 +8,7 @@
 mod credential;
 pub mod git;
 pub mod http;
-mod kept;
+pub mod kept;
 mod settings;
 mod tree;
 

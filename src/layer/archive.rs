@@ -59,6 +59,9 @@ pub type InodeId = (u64, u64);
 /// bytes as its file.
 pub type Arriving<'a> = HashMap<InodeId, Box<dyn Read + Send + 'a>>;
 
+/// In pieces of this size file systems give a file its blocks, mostly.
+const PAGE: u64 = 4096;
+
 /// How modification times are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
@@ -130,7 +133,7 @@ impl From<SinkError> for Error {
 /// # Errors
 /// Whatever keeps the archive from being the tree, the tree's or the sink's; what the sink got then is no archive.
 pub fn write(tree: &Path, xattr: OverlayXattr, times: Times, sink: &mut dyn Write) -> Result<Measured, Error> {
-    write_and_tell(tree, xattr, times, sink, &mut Arriving::new(), &mut |_| {})
+    write_and_tell(tree, xattr, times, sink, &mut Arriving::new(), &mut |_| {}).map(|(measured, _)| measured)
 }
 
 /// Measures the layer in `tree` without keeping its bytes.
@@ -142,7 +145,8 @@ pub fn measure(tree: &Path, xattr: OverlayXattr, times: Times) -> Result<Measure
 }
 
 /// As [`measure`], with the content of some files still to come, and tells of every path whose name begins as a
-/// whiteout's: readers of the archive will remove something instead of making it.
+/// whiteout's: readers of the archive will remove something instead of making it. Also gives how many bytes the tree takes
+/// on the disk, as far as it is part of the archive.
 ///
 /// # Errors
 /// As [`measure`], and [`Error::Read`] with whatever a source of content says.
@@ -152,7 +156,7 @@ pub fn measure_and_tell(
     times: Times,
     arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
-) -> Result<Measured, Error> {
+) -> Result<(Measured, u64), Error> {
     write_and_tell(tree, xattr, times, &mut io::sink(), arriving, misread)
 }
 
@@ -163,16 +167,16 @@ fn write_and_tell(
     sink: &mut dyn Write,
     arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
-) -> Result<Measured, Error> {
-    let mut entries = 0;
+) -> Result<(Measured, u64), Error> {
+    let (mut entries, mut allocated) = (0, 0);
     let (digest, size) = outgoing::hashed(sink, |out| {
         let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, arriving, misread };
+        let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, allocated: 0, arriving, misread };
         writer.tree(tree)?;
-        entries = writer.entries;
+        (entries, allocated) = (writer.entries, writer.allocated);
         Ok::<_, Error>(())
     })?;
-    Ok(Measured { diff_id: digest.into(), size, entries })
+    Ok((Measured { diff_id: digest.into(), size, entries }, allocated))
 }
 
 struct Writer<'a, 'b, 'c> {
@@ -186,6 +190,8 @@ struct Writer<'a, 'b, 'c> {
     /// Header blocks, kept for their allocation.
     header: Vec<u8>,
     entries: u64,
+    /// What the inodes behind the entries take on the disk, in bytes.
+    allocated: u64,
     /// What is not in the tree yet.
     arriving: &'a mut Arriving<'c>,
     /// Is told of names like whiteouts.
@@ -271,7 +277,13 @@ impl Writer<'_, '_, '_> {
         let size = inode::size(&stat);
         self.header(&stat, typeflag::FILE, size, b"", &attributes)?;
         match self.arriving.remove(&(stat.st_dev, stat.st_ino)) {
-            Some(mut source) => self.content(&mut *source, size, false),
+            Some(mut source) => {
+                self.content(&mut *source, size, false)?;
+                let filled = rustix::fs::fstat(&file).map_err(|error| self.unreadable(error))?;
+                // Before, it was a hole.
+                self.allocated += inode::allocated(&filled).saturating_sub(inode::allocated(&stat));
+                Ok(())
+            }
             None => self.content(&mut File::from(file), size, true),
         }
     }
@@ -335,6 +347,11 @@ impl Writer<'_, '_, '_> {
         header.encode(&mut self.header).map_err(|_| Error::HeaderTooLarge { path: self.shown_path() })?;
         self.out.put(&self.header)?;
         self.entries += 1;
+        if typeflag != typeflag::HARD_LINK {
+            // What is still to come has no blocks yet.
+            let coming = if stat.st_blocks == 0 { size.next_multiple_of(PAGE) } else { 0 };
+            self.allocated += inode::allocated(stat) + coming;
+        }
         Ok(())
     }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Error, Host, Logs, Mirror, Network, Place, Registry};
+use super::{Error, Host, Logs, Mirror, Network, Place, Registry, Storage};
 use crate::diagnostic::nearest;
 use crate::limits::{self, Limits};
+use crate::units::{self, Amount};
 
 /// A key with its place.
 type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
@@ -154,6 +155,37 @@ impl File<'_> {
         let wrong = |why| Error::Limit { place: self.place(value.span()), key: "step".to_owned(), why };
         step.check().map_err(wrong)?;
         Ok(step)
+    }
+
+    /// `[store]`
+    pub(super) fn store(&self, value: &Spanned<DeValue<'_>>) -> Result<Storage, Error> {
+        let mut store = Storage::default();
+        for (key, value) in self.table("store", value)? {
+            match key.get_ref().as_ref() {
+                "keep-storage" => store.keep_storage = Some(self.bound(key, value)?),
+                "min-free" => store.min_free = Some(self.bound(key, value)?),
+                "reserved" => store.reserved = Some(self.amount(key, value, "a size such as \"2 GB\", or \"10%\"")?),
+                _ => return Err(self.unknown(key, "[store]", &["keep-storage", "min-free", "reserved"])),
+            }
+        }
+        Ok(store)
+    }
+
+    /// An amount, or `"off"`.
+    fn bound(&self, key: &Key<'_>, value: &Spanned<DeValue<'_>>) -> Result<Option<Amount>, Error> {
+        if value.get_ref().as_str() == Some("off") {
+            return Ok(None);
+        }
+        self.amount(key, value, "a size such as \"20 GB\", a share of the disk such as \"10%\", or \"off\"").map(Some)
+    }
+
+    fn amount(&self, key: &Key<'_>, value: &Spanned<DeValue<'_>>, expected: &'static str) -> Result<Amount, Error> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => Some(text.as_ref()),
+            DeValue::Integer(number) => Some(number.as_str()),
+            _ => None,
+        };
+        text.and_then(units::amount).ok_or_else(|| self.wrong_type(key, value, expected))
     }
 
     /// Reads a limit as the command line would, from a text or a plain number.

@@ -3,9 +3,9 @@
 //! Takes bytes, gives digests, and bytes back. A blob appears complete, verified and on the disk, or not at all. Never
 //! trusts what it reads: a blob that does not have its digest any more is removed, noted as [`Damage`], and missing.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::damage::Damage;
 use super::error::Error;
 use super::removal::remove_file;
 use super::scratch::Workspace;
+use super::uses::{GRANULARITY, Used};
 use super::{Store, lock};
 use crate::digest::{Digest, Sha256};
 
@@ -28,7 +29,12 @@ impl Store {
     /// Where a blob's bytes are, if the store has it. They are as they were when written, unless the disk failed:
     /// whoever reads them checks the digest, and calls [`Store::verify_blob`] if it is wrong.
     pub fn blob_path(&self, digest: &Digest) -> Option<PathBuf> {
-        Some(self.layout.blob(digest)).filter(|path| path.is_file())
+        // What cannot be kept from a collection counts as missing: whoever makes it anew is told why.
+        self.uses.pin(Used::Blob(*digest)).ok()?;
+        let path = self.layout.blob(digest);
+        let meta = std::fs::metadata(&path).ok().filter(Metadata::is_file)?;
+        self.note_blob(&path, &meta);
+        Some(path)
     }
 
     /// The bytes of a small blob, verified. `None` if the store does not have it, or had it damaged.
@@ -36,9 +42,12 @@ impl Store {
     /// # Errors
     /// What the operating system refused.
     pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        self.uses.pin(Used::Blob(*digest))?;
         let path = self.layout.blob(digest);
         let Some(mut file) = open(&path)? else { return Ok(None) };
-        let mut bytes = Vec::new();
+        let meta = file.metadata().map_err(|error| Error::at("read", &path, error))?;
+        self.note_blob(&path, &meta);
+        let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0).min(BUFFER) + 1);
         file.read_to_end(&mut bytes).map_err(|error| Error::at("read", &path, error))?;
         if Digest::of(&bytes) == *digest {
             return Ok(Some(bytes));
@@ -47,11 +56,21 @@ impl Store {
         Ok(None)
     }
 
+    /// The bytes of a small blob, verified and not pinned: for whoever decides what is removed, and has the gate.
+    pub(super) fn peek_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.layout.blob(digest);
+        let Some(mut file) = open(&path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| Error::at("read", &path, error))?;
+        Ok((Digest::of(&bytes) == *digest).then_some(bytes))
+    }
+
     /// Whether a blob of any size is there and has its digest. One that is damaged is removed and noted.
     ///
     /// # Errors
     /// What the operating system refused.
     pub fn verify_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        self.uses.pin(Used::Blob(*digest))?;
         let path = self.layout.blob(digest);
         let Some(mut file) = open(&path)? else { return Ok(false) };
         let mut hasher = Sha256::new();
@@ -108,6 +127,13 @@ impl Store {
         })
     }
 
+    /// Notes the use of a blob. A file that an exported layout shares keeps its time, which is part of that.
+    fn note_blob(&self, path: &Path, meta: &Metadata) {
+        if let (1, Ok(modified)) = (meta.nlink(), meta.modified()) {
+            self.uses.note(path, modified, GRANULARITY);
+        }
+    }
+
     /// Removes a damaged blob, unless its name has come to mean another file since it was opened.
     fn discard(&self, digest: &Digest, path: &Path, file: &File) -> Result<(), Error> {
         let _lock = self.own_lock(BLOBS_LOCK)?;
@@ -159,9 +185,12 @@ impl BlobWriter<'_> {
         let file = self.file.get_ref();
         file.set_permissions(std::fs::Permissions::from_mode(BLOB_MODE)).map_err(|error| fail(&self.path, error))?;
         file.sync_data().map_err(|error| fail(&self.path, error))?;
+        // Before it is there, so that no collection finds it first.
+        self.store.uses.pin(Used::Blob(found))?;
         let path = self.store.layout.blob(&found);
         let _lock = self.store.own_lock(BLOBS_LOCK)?;
         std::fs::rename(&self.path, &path).map_err(|error| fail(&path, error))?;
+        self.store.grow(found_size);
         Ok((found, found_size))
     }
 }

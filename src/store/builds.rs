@@ -130,6 +130,17 @@ pub struct StoredBuild {
 }
 
 impl StoredBuild {
+    /// The build in a directory of `builds/`.
+    pub(super) fn at(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { id: BuildId(name), path: path.to_owned() }
+    }
+
+    /// Where its record is; its time is that of the last thing that happened.
+    pub(super) fn record_path(&self) -> PathBuf {
+        self.path.join(RECORD)
+    }
+
     /// Its record as far as it was written; empty where nothing can be read.
     pub fn record(&self) -> Vec<u8> {
         std::fs::read(self.path.join(RECORD)).unwrap_or_default()

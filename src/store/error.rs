@@ -124,6 +124,15 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A tool put an entry into `index.json` that is no descriptor: what it needs is not known.
+    #[error(
+        "{path} has an entry that is not understood, and may need anything: nothing is removed until it is gone",
+        path = path.display()
+    )]
+    UnknownEntry {
+        /// The document.
+        path: PathBuf,
+    },
     /// The caller gave up waiting for a lock.
     #[error("gave up waiting for the lock to {purpose}")]
     Cancelled {
@@ -175,6 +184,7 @@ impl Error {
             | Self::NewerSchema { .. }
             | Self::UnknownSchema { .. }
             | Self::Mismatch { .. }
+            | Self::UnknownEntry { .. }
             | Self::Document { .. } => io::ErrorKind::InvalidData,
         }
     }

@@ -2,19 +2,13 @@
 //!
 //! Takes a reference. Never removes a layer, packed or unpacked: those are shared, and the collection's business.
 
-use std::collections::BTreeSet;
-
-use serde::Deserialize;
-
 use super::Store;
 use super::blob::BLOBS_LOCK;
 use super::error::Error;
+use super::reach::Reached;
 use super::removal::remove_file;
+use super::uses::Used;
 use crate::digest::Digest;
-use crate::image::manifest::Descriptor;
-
-/// An index in an index in an index… is followed so far.
-const DEEPEST: usize = 8;
 
 /// What went with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,18 +19,9 @@ pub struct RemovedImage {
     pub bytes: u64,
 }
 
-/// As much of a manifest or an index as says which documents belong to it.
-#[derive(Debug, Default, Deserialize)]
-struct Document {
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-    config: Option<Descriptor>,
-}
-
 impl Store {
     /// Takes a name away, with the manifests and configurations that nothing listed in `index.json` reaches any more.
-    /// `None` if there was no such name. While any process shares the store (the caller too), only the name goes: a
-    /// build may be about to name the same documents.
+    /// `None` if there was no such name. Documents that a running build uses stay: it may be about to name them.
     ///
     /// # Errors
     /// As for [`Store::tag`].
@@ -45,41 +30,19 @@ impl Store {
         if images.is_empty() {
             return Ok(None);
         }
-        let mut impatient = |_: &super::LockOwner| std::ops::ControlFlow::Break(());
-        let _alone = match self.exclusive("remove an image", &mut impatient) {
-            Ok(lock) => lock,
-            Err(Error::Cancelled { .. }) => return Ok(Some(RemovedImage::default())),
-            Err(error) => return Err(error),
-        };
-        let Some(kept) = self.kept()? else { return Ok(Some(RemovedImage::default())) };
-        let mut documents = BTreeSet::new();
-        for image in &images {
-            self.gather(image, DEEPEST, &mut documents)?;
+        let gate = self.gate()?;
+        // Before the index: whoever ends between the two has written its tag.
+        let pinned = self.pinned(&gate)?;
+        let mut kept = Reached::default();
+        match self.reach_tags(&mut kept) {
+            // What the entry needs is not known: only the name goes.
+            Err(Error::UnknownEntry { .. }) => return Ok(Some(RemovedImage::default())),
+            outcome => outcome?,
         }
-        self.remove_documents(documents.difference(&kept)).map(Some)
-    }
-
-    /// The documents that `index.json` reaches; `None` if an entry of it is not understood, and may reach anything.
-    fn kept(&self) -> Result<Option<BTreeSet<Digest>>, Error> {
-        let Some(listed) = self.listed()? else { return Ok(None) };
-        let mut kept = BTreeSet::new();
-        for image in &listed {
-            self.gather(image, DEEPEST, &mut kept)?;
-        }
-        Ok(Some(kept))
-    }
-
-    fn gather(&self, image: &Descriptor, depth: usize, into: &mut BTreeSet<Digest>) -> Result<(), Error> {
-        if depth == 0 || !into.insert(image.digest) {
-            return Ok(());
-        }
-        // A document that is missing or is not one of ours reaches nothing that we could remove.
-        let document = self
-            .read_blob(&image.digest)?
-            .and_then(|bytes| serde_json::from_slice::<Document>(&bytes).ok())
-            .unwrap_or_default();
-        into.extend(document.config.map(|config| config.digest));
-        document.manifests.iter().try_for_each(|manifest| self.gather(manifest, depth - 1, into))
+        let mut gone = Reached::default();
+        images.iter().try_for_each(|image| self.reach(image, &mut gone))?;
+        let is_used = |digest: &Digest| kept.has_blob(digest) || pinned.contains(&Used::Blob(*digest));
+        self.remove_documents(gone.documents.iter().filter(|digest| !is_used(digest))).map(Some)
     }
 
     fn remove_documents<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Result<RemovedImage, Error> {

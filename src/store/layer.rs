@@ -8,16 +8,20 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::damage::Damage;
+use super::dated;
 use super::error::Error;
 use super::id::Id;
+use super::layout::Layout;
 use super::place::Durability;
 use super::removal::remove_all;
 use super::scratch::rename_directory;
+use super::uses::{GRANULARITY, Used};
 use crate::digest::{ContentId, DiffId, Key};
 use crate::image::manifest::Descriptor;
 
@@ -25,7 +29,6 @@ use crate::image::manifest::Descriptor;
 const VERSION: u64 = 1;
 
 const TREE: &str = "tree";
-const META: &str = "layer.json";
 
 /// A layer in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub struct LayerMeta {
     pub tar_size: u64,
     /// How many entries the archive has.
     pub entries: u64,
+    /// About how many bytes its files take on the disk, counted when it was published.
+    pub disk: u64,
     /// Where it came from.
     pub origin: Origin,
     /// The bound on times (`SOURCE_DATE_EPOCH`) its archive was made with, and must be made with again.
@@ -140,7 +145,8 @@ struct Body {
 #[derive(Debug)]
 enum Found {
     Nothing,
-    Layer(Body),
+    /// A layer, and when it was last used.
+    Layer(Body, SystemTime),
     /// The description cannot be read, or the tree is gone.
     Damaged,
     /// The machine has stopped since, and nobody knows whether the disk has it all.
@@ -155,14 +161,23 @@ impl LayerMeta {
 }
 
 impl Store {
-    /// The layer of a name, if the store has it whole. A damaged one is set aside and noted, and missing.
+    /// The layer of a name, if the store has it whole. A damaged one is set aside and noted, and missing. Whoever shares
+    /// the store ([`Store::share`]) keeps what was found, and finds it again without looking.
     ///
     /// # Errors
     /// [`Error::NewerSchema`] if a newer release wrote it; otherwise what the operating system refused.
     pub fn layer(&self, diff_id: &DiffId) -> Result<Option<StoredLayer>, Error> {
+        if let Some(known) = self.uses.known(diff_id) {
+            return Ok(Some(known));
+        }
+        self.uses.pin(Used::Layer(*diff_id))?;
         match self.find(diff_id)? {
-            Found::Layer(Body { meta, .. }) => {
-                Ok(Some(StoredLayer { diff_id: *diff_id, tree: self.layout.layer(diff_id).join(TREE), meta }))
+            Found::Layer(Body { meta, .. }, used) => {
+                let directory = self.layout.layer(diff_id);
+                self.uses.note(&self.layout.layer_meta(diff_id), used, GRANULARITY);
+                let layer = StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta };
+                self.uses.learn(&layer);
+                Ok(Some(layer))
             }
             Found::Damaged => {
                 self.drop_unusable(diff_id)?;
@@ -196,16 +211,18 @@ impl Store {
     /// As for [`Store::layer`].
     pub fn add_form(&self, diff_id: &DiffId, form: Form) -> Result<Option<StoredLayer>, Error> {
         let _lock = self.own_layer_lock(diff_id)?;
-        let Found::Layer(mut body) = self.find(diff_id)? else { return Ok(None) };
+        let Found::Layer(mut body, _) = self.find(diff_id)? else { return Ok(None) };
         let directory = self.layout.layer(diff_id);
         if !body.meta.forms.contains(&form) {
             body.meta.forms.retain(|known| known.descriptor.digest != form.descriptor.digest);
             body.meta.forms.push(form);
-            let path = directory.join(META);
+            let path = self.layout.layer_meta(diff_id);
             // Synced, since the layer may be older than any process that runs: an empty description would lose it.
             self.place(&path, &encode(&path, body.clone())?, 0o600, Durability::Synced)?;
         }
-        Ok(Some(StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta: body.meta }))
+        let layer = StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta: body.meta };
+        self.uses.learn(&layer);
+        Ok(Some(layer))
     }
 
     /// The names of all layers, in order, whole or not.
@@ -225,6 +242,13 @@ impl Store {
         Ok(names)
     }
 
+    /// What is known of a layer, whether or not it can be used. Pins nothing, and changes nothing.
+    pub(super) fn peek_layer(&self, diff_id: &DiffId) -> Option<LayerMeta> {
+        let path = self.layout.layer_meta(diff_id);
+        let text = std::fs::read(&path).ok()?;
+        Some(decode(&path, &text).ok()??.meta)
+    }
+
     /// Whether something stands under a layer's name that must not be used.
     pub(super) fn is_unusable(&self, diff_id: &DiffId) -> Result<bool, Error> {
         Ok(matches!(self.find(diff_id)?, Found::Damaged | Found::Unwritten))
@@ -234,13 +258,18 @@ impl Store {
     pub(super) fn set_aside(&self, diff_id: &DiffId) -> Result<Option<PathBuf>, Error> {
         let _lock = self.own_layer_lock(diff_id)?;
         let damage = match self.find(diff_id)? {
-            Found::Nothing | Found::Layer(_) => return Ok(None),
+            Found::Nothing | Found::Layer(..) => return Ok(None),
             Found::Damaged => Damage::Layer { diff_id: *diff_id },
             Found::Unwritten => Damage::Unwritten { diff_id: *diff_id },
         };
+        self.uses.forget(diff_id);
         let aside = self.workspace()?.fresh();
         let path = self.layout.layer(diff_id);
-        rename_directory(&path, &aside).map_err(|error| Error::at("set aside", &path, error))?;
+        match rename_directory(&path, &aside) {
+            // A collection was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            outcome => outcome.map_err(|error| Error::at("set aside", &path, error))?,
+        }
         self.notes.add(damage);
         Ok(Some(aside))
     }
@@ -249,7 +278,7 @@ impl Store {
     fn stage(&self, tree: &Path, meta: LayerMeta) -> Result<PathBuf, Error> {
         let writer = self.writer()?;
         let staged = self.workspace()?.fresh_directory()?;
-        let path = staged.join(META);
+        let path = Layout::meta_in(&staged);
         let body = Body { writer, boot: self.boot()?.to_owned(), meta };
         std::fs::write(&path, encode(&path, body)?).map_err(|error| Error::at("write", &path, error))?;
         rename_directory(tree, &staged.join(TREE)).map_err(|error| Error::at("publish", tree, error))?;
@@ -261,7 +290,13 @@ impl Store {
         let path = self.layout.layer(diff_id);
         loop {
             match std::fs::rename(staged, &path) {
-                Ok(()) => return Ok(StoredLayer { diff_id: *diff_id, tree: path.join(TREE), meta }),
+                Ok(()) => {
+                    self.uses.note_new(&self.layout.layer_meta(diff_id));
+                    self.grow(meta.disk);
+                    let layer = StoredLayer { diff_id: *diff_id, tree: path.join(TREE), meta };
+                    self.uses.learn(&layer);
+                    return Ok(layer);
+                }
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
                 Err(error) => return Err(Error::at("publish", &path, error)),
@@ -289,9 +324,9 @@ impl Store {
 
     fn find(&self, diff_id: &DiffId) -> Result<Found, Error> {
         let directory = self.layout.layer(diff_id);
-        let path = directory.join(META);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
+        let path = self.layout.layer_meta(diff_id);
+        let (text, used) = match dated::read(&path) {
+            Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(if directory.exists() { Found::Damaged } else { Found::Nothing });
             }
@@ -301,7 +336,7 @@ impl Store {
         if !self.reached_the_disk(&body.writer, &body.boot)? {
             return Ok(Found::Unwritten);
         }
-        Ok(if directory.join(TREE).is_dir() { Found::Layer(body) } else { Found::Damaged })
+        Ok(if directory.join(TREE).is_dir() { Found::Layer(body, used) } else { Found::Damaged })
     }
 }
 
@@ -319,13 +354,17 @@ fn decode(path: &Path, text: &[u8]) -> Result<Option<Body>, Error> {
     struct Versioned {
         version: u64,
     }
-    match serde_json::from_slice::<Versioned>(text) {
-        Ok(Versioned { version: found }) if found > VERSION => {
-            return Err(Error::NewerSchema { path: path.to_owned(), found, supported: VERSION });
-        }
-        _ => {}
-    }
-    let whole = serde_json::from_slice::<LayerFile>(text).ok().filter(|file| {
+    let file = match serde_json::from_slice::<LayerFile>(text) {
+        Ok(file) if file.version <= VERSION => Some(file),
+        // Another release may have written what this one cannot read; anything else is damage.
+        _ => match serde_json::from_slice::<Versioned>(text) {
+            Ok(Versioned { version: found }) if found > VERSION => {
+                return Err(Error::NewerSchema { path: path.to_owned(), found, supported: VERSION });
+            }
+            _ => None,
+        },
+    };
+    let whole = file.filter(|file| {
         serde_json::to_vec(&file.layer).is_ok_and(|layer| ContentId::from(blake3::hash(&layer)) == file.check)
     });
     Ok(whole.map(|file| file.layer))

@@ -30,6 +30,9 @@ pub(super) const LOCK_ENDING: &str = ".lock";
 /// How the file of a running process that publishes layers begins.
 pub(super) const WRITER_PREFIX: &str = "writer-";
 
+/// How the file begins in which a running process notes what it uses.
+pub(super) const LEASE_PREFIX: &str = "uses-";
+
 /// The paths of one store.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
@@ -77,6 +80,16 @@ impl Layout {
         self.root.join("layers").join(diff_id.hex())
     }
 
+    /// What is known of a layer; its time is that of the layer's last use.
+    pub(super) fn layer_meta(&self, diff_id: &DiffId) -> PathBuf {
+        Self::meta_in(&self.layer(diff_id))
+    }
+
+    /// The same in a layer's directory that is not in its place.
+    pub(super) fn meta_in(directory: &Path) -> PathBuf {
+        directory.join("layer.json")
+    }
+
     pub(super) fn record(&self, bucket: Bucket, key: &Key) -> PathBuf {
         let hex = key.hex();
         self.root.join("cache").join(bucket.name()).join(&hex[..2]).join(hex)
@@ -84,6 +97,18 @@ impl Layout {
 
     pub(super) fn context_index(&self, id: &ContentId) -> PathBuf {
         self.root.join("cache/contexts").join(id.hex())
+    }
+
+    pub(super) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    pub(super) fn contexts(&self) -> PathBuf {
+        self.root.join("cache/contexts")
+    }
+
+    pub(super) fn growth(&self) -> PathBuf {
+        self.root.join("cache/growth")
     }
 
     pub(super) fn mounts(&self) -> PathBuf {
@@ -121,6 +146,10 @@ impl Layout {
             format!("={}{LOCK_ENDING}", blake3::hash(name.as_bytes()).to_hex())
         };
         self.root.join("locks").join(file)
+    }
+
+    pub(super) fn lease(&self, id: &Id) -> PathBuf {
+        self.root.join("locks").join(format!("{LEASE_PREFIX}{id}"))
     }
 
     pub(super) fn writer(&self, id: &Id) -> PathBuf {

@@ -27,9 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 /// A purpose longer than this is cut: it is read in one go, and shown on one line.
 const LONGEST_PURPOSE: usize = 400;
 
-/// The lock that a running process shares and a collection has alone.
-const STORE: &str = "store";
-
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
 #[must_use = "the lock ends when this is dropped"]
@@ -75,47 +72,31 @@ impl Store {
         keyed(&self.layout.keyed_lock(name), purpose, waiting)
     }
 
-    /// Takes a share of the whole store, as every process does that reads layers or writes anything. Nothing is
-    /// collected meanwhile.
-    ///
-    /// # Errors
-    /// As for [`Store::lock`].
-    pub fn share(&self, waiting: &mut dyn FnMut(&LockOwner) -> ControlFlow<()>) -> Result<Lock, Error> {
-        let path = self.layout.own_lock(STORE);
-        let file = open(&path)?;
-        poll(&path, "use the store", || file.try_lock_shared(), || waiting(&LockOwner::read(&file)))?;
-        Ok(Lock { file, fleeting: None })
-    }
-
-    /// Takes the whole store, for a collection: waits until nobody shares it.
-    ///
-    /// # Errors
-    /// As for [`Store::lock`].
-    pub fn exclusive(
-        &self,
-        purpose: &str,
-        waiting: &mut dyn FnMut(&LockOwner) -> ControlFlow<()>,
-    ) -> Result<Lock, Error> {
-        let path = self.layout.own_lock(STORE);
-        let file = open(&path)?;
-        // Those who share the lock do not write their names into it: what stands there may be long past.
-        let others = LockOwner { pid: None, purpose: "use the store".to_owned() };
-        poll(&path, purpose, || file.try_lock(), || waiting(&others))?;
-        LockOwner::current(purpose).write(&file);
-        Ok(Lock { file, fleeting: None })
-    }
-
     /// Takes one of the store's own short locks. Whoever has it is done in a moment, so the kernel does the waiting.
     pub(super) fn own_lock(&self, name: &str) -> Result<Lock, Error> {
         let path = self.layout.own_lock(name);
         let file = open(&path)?;
-        loop {
-            match file.lock() {
-                Ok(()) => return Ok(Lock { file, fleeting: None }),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::at("lock", &path, error)),
-            }
-        }
+        patiently(&path, || file.lock())?;
+        Ok(Lock::of(file))
+    }
+
+    /// Takes one of the store's own locks, unless another has it.
+    pub(super) fn try_own_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
+        let path = self.layout.own_lock(name);
+        let file = open(&path)?;
+        Ok(try_lock(&path, file.try_lock())?.then(|| Lock::of(file)))
+    }
+}
+
+impl Lock {
+    /// The lock of a file, which is locked already and stays.
+    pub(super) const fn of(file: File) -> Self {
+        Self { file, fleeting: None }
+    }
+
+    /// Tells those who wait who has the lock.
+    pub(super) fn sign(&self, purpose: &str) {
+        LockOwner::current(purpose).write(&self.file);
     }
 }
 
@@ -138,7 +119,7 @@ pub(super) fn keyed(
 ) -> Result<Lock, Error> {
     loop {
         let file = open(path)?;
-        poll(path, purpose, || file.try_lock(), || waiting(&LockOwner::read(&file)))?;
+        poll(purpose, || try_lock(path, file.try_lock()), || waiting(&LockOwner::read(&file)))?;
         if still_named(path, &file)? {
             LockOwner::current(purpose).write(&file);
             return Ok(Lock { file, fleeting: Some(path.to_owned()) });
@@ -180,14 +161,13 @@ pub(super) fn try_lock(path: &Path, outcome: Result<(), TryLockError>) -> Result
 }
 
 /// Tries until the lock is there or the caller has had enough.
-fn poll(
-    path: &Path,
+pub(super) fn poll(
     purpose: &str,
-    mut attempt: impl FnMut() -> Result<(), TryLockError>,
+    mut attempt: impl FnMut() -> Result<bool, Error>,
     mut waiting: impl FnMut() -> ControlFlow<()>,
 ) -> Result<(), Error> {
     let mut pause = FIRST_PAUSE;
-    while !try_lock(path, attempt())? {
+    while !attempt()? {
         if waiting().is_break() {
             return Err(Error::Cancelled { purpose: purpose.to_owned() });
         }
@@ -197,7 +177,18 @@ fn poll(
     Ok(())
 }
 
-fn open(path: &Path) -> Result<File, Error> {
+/// Does what the kernel waits with, again where a signal interrupted it.
+pub(super) fn patiently(path: &Path, mut attempt: impl FnMut() -> io::Result<()>) -> Result<(), Error> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome.map_err(|error| Error::at("lock", path, error)),
+        }
+    }
+}
+
+/// Opens the file of a lock; makes it.
+pub(super) fn open(path: &Path) -> Result<File, Error> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -220,7 +211,7 @@ impl LockOwner {
         let _ = file.set_len(0).and_then(|()| file.write_all_at(&text, 0));
     }
 
-    fn read(file: &File) -> Self {
+    pub(super) fn read(file: &File) -> Self {
         let mut text = [0; 4096];
         let length = file.read_at(&mut text, 0).unwrap_or(0);
         serde_json::from_slice(&text[..length]).unwrap_or_default()

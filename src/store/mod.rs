@@ -14,13 +14,15 @@
 //!     blobs/sha256/<hex>      manifests, configurations, compressed layers                   blob.rs, link.rs
 //!   layers/<diffid>/          tree/ as an overlay wants it, layer.json                       layer.rs
 //!   cache/<bucket>/<aa>/<hex> records: small values by key                                   record.rs, pull.rs
+//!   cache/growth              about how much all this takes on the disk                        growth.rs
 //!   cache/contexts/<hex>      indexes of what `stat` said, one for each context              (context fills them)
 //!   mounts/                   cache mounts                                                   (execute fills them)
 //!   builds/<id>/              what happened in a build, and what its steps wrote               builds.rs
 //!   tmp/<id>/                 scratch of one running process                                 scratch.rs
 //!   locks/<name>.lock         keyed locks                                                    lock.rs
 //!   locks/writer-<id>         a process whose layers are not known to be on the disk         recovery.rs
-//!   locks/{store,index,blobs,open}  the store's own locks
+//!   locks/uses-<id>           what a running process uses, so that nobody removes it          uses.rs
+//!   locks/{uses,index,blobs,open,collection}  the store's own locks
 //! ```
 //!
 //! # Complete or absent
@@ -34,21 +36,28 @@
 //! All methods take `&self` and may be called from any number of threads and processes. Where two make the same thing,
 //! the first to rename wins and both go on with equal content; doing it only once is what [`Store::lock`] is for.
 //! Locks are taken in this order, and never the other way round: the store ([`Store::share`], [`Store::exclusive`]);
-//! a name ([`Store::lock`]); within one call of the store, one layer, then one of `index`, `blobs`.
+//! a name ([`Store::lock`]); within one call of the store, one layer, then one of `uses`, `index`, `blobs`.
+//! What a process that shares the store has found or made stays there for it, whoever collects: see `uses.rs`.
 
 mod blob;
 mod builds;
+mod collect;
+mod contents;
 mod damage;
+mod dated;
 mod error;
+mod growth;
 mod id;
 mod image;
 mod layer;
 mod layout;
 mod link;
 mod lock;
+mod measure;
 mod open;
 mod place;
 mod pull;
+mod reach;
 mod record;
 mod recovery;
 mod removal;
@@ -56,29 +65,37 @@ mod room;
 mod scratch;
 mod sweep;
 mod tag;
+mod uses;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use self::layout::Layout;
 use self::place::Durability;
 use self::recovery::Writer;
 use self::scratch::Workspace;
+use self::uses::Uses;
 use crate::digest::ContentId;
 
 pub use self::blob::BlobWriter;
 pub use self::builds::{BuildDirectory, BuildId, Kept, StoredBuild};
+pub use self::collect::{Collection, Taken, Victim};
+pub use self::contents::{Content, What};
 pub use self::damage::Damage;
 pub use self::error::Error;
 pub use self::image::RemovedImage;
 pub use self::layer::{Form, LayerMeta, Origin, StoredLayer};
 pub use self::link::Linked;
 pub use self::lock::{Lock, LockOwner};
-pub use self::pull::PulledImage;
+pub use self::measure::{Added, Size, allocated};
+pub use self::pull::{PULLS, PulledImage};
+pub use self::reach::Reached;
 pub use self::record::Bucket;
 pub use self::room::Room;
 pub use self::scratch::Scratch;
 pub use self::sweep::{Sweep, Swept};
+pub use self::uses::{Share, Used};
 
 /// An open store.
 #[derive(Debug)]
@@ -91,6 +108,10 @@ pub struct Store {
     workspace: Mutex<Option<Arc<Workspace>>>,
     /// This process as a writer of layers, once it published one.
     writer: Mutex<Option<Writer>>,
+    /// What this process uses.
+    uses: Arc<Uses>,
+    /// How many bytes it added that are not accounted for.
+    grown: AtomicU64,
 }
 
 impl Store {
@@ -109,6 +130,8 @@ impl Store {
             boot: OnceLock::new(),
             workspace: Mutex::new(None),
             writer: Mutex::new(None),
+            uses: Arc::default(),
+            grown: AtomicU64::new(0),
         };
         open::prepare(&store)?;
         Ok(store)

@@ -14,7 +14,7 @@ use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
 
 /// Where the answers of registries are remembered.
-const PULLS: Bucket = Bucket::new("pulls-v1");
+pub const PULLS: Bucket = Bucket::new("pulls-v1");
 
 /// What a reference stood for, for one platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

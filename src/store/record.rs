@@ -6,11 +6,14 @@
 //! A file is one line, `strata-record 1 LENGTH BLAKE3`, and the value; the digest covers bucket, key and value.
 
 use std::io;
+use std::path::Path;
 
 use super::Store;
 use super::damage::Damage;
+use super::dated;
 use super::error::Error;
 use super::place::Durability;
+use super::uses::RECORD_GRANULARITY;
 use crate::digest::Key;
 
 /// What every record begins with; the number is this file format's.
@@ -47,7 +50,7 @@ impl Store {
     /// What was remembered under a key. Any trouble is a miss; a damaged record is removed and noted.
     pub fn read_record(&self, bucket: Bucket, key: &Key) -> Option<Vec<u8>> {
         let path = self.layout.record(bucket, key);
-        let mut file = std::fs::read(&path).ok()?;
+        let (mut file, modified) = dated::read(&path).ok()?;
         let Some(start) = value_start(bucket, key, &file) else {
             // Whoever replaced it meanwhile loses a record, which is a miss like any other.
             let _ = std::fs::remove_file(&path);
@@ -55,7 +58,13 @@ impl Store {
             return None;
         };
         file.drain(..start);
+        self.uses.note(&path, modified, RECORD_GRANULARITY);
         Some(file)
+    }
+
+    /// Whether the record of a key was found damaged, since damage was last asked for.
+    pub fn found_damaged(&self, bucket: Bucket, key: &Key) -> bool {
+        self.notes.has(&Damage::Record { path: self.layout.record(bucket, key) })
     }
 
     /// Remembers a value under a key, in place of an older one.
@@ -63,7 +72,7 @@ impl Store {
     /// # Errors
     /// What the operating system refused. A build can go on without the record.
     pub fn write_record(&self, bucket: Bucket, key: &Key, value: &[u8]) -> Result<(), Error> {
-        let mut file = header(bucket, key, value).into_bytes();
+        let mut file = header(bucket.name(), key, value).into_bytes();
         file.extend_from_slice(value);
         self.place(&self.layout.record(bucket, key), &file, 0o600, Durability::Lazy)
     }
@@ -82,14 +91,28 @@ impl Store {
     }
 }
 
-fn header(bucket: Bucket, key: &Key, value: &[u8]) -> String {
+/// The value in a record's file; `None` if it is not whole. The key is taken from the path.
+pub(super) fn value_in(path: &Path) -> Option<Vec<u8>> {
+    let key = format!("blake3:{}", path.file_name()?.to_str()?).parse().ok()?;
+    let bucket = path.parent()?.parent()?.file_name()?.to_str()?;
+    let mut file = std::fs::read(path).ok()?;
+    let start = start_of(bucket, &key, &file)?;
+    file.drain(..start);
+    Some(file)
+}
+
+fn header(bucket: &str, key: &Key, value: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(bucket.name().as_bytes()).update(&[0]).update(key.as_bytes()).update(value);
+    hasher.update(bucket.as_bytes()).update(&[0]).update(key.as_bytes()).update(value);
     format!("{MAGIC} {} {}\n", value.len(), hasher.finalize().to_hex())
 }
 
 /// Where the value begins, if the file is whole. The header is made anew and compared: there is nothing to parse.
 pub(super) fn value_start(bucket: Bucket, key: &Key, file: &[u8]) -> Option<usize> {
+    start_of(bucket.name(), key, file)
+}
+
+fn start_of(bucket: &str, key: &Key, file: &[u8]) -> Option<usize> {
     let start = file.iter().position(|byte| *byte == b'\n')? + 1;
     let (found, value) = file.split_at(start);
     (found == header(bucket, key, value).as_bytes()).then_some(start)
@@ -103,7 +126,7 @@ mod tests {
     const BUCKET: Bucket = Bucket::new("steps-v1");
 
     fn whole(key: &Key, value: &[u8]) -> Vec<u8> {
-        [header(BUCKET, key, value).as_bytes(), value].concat()
+        [header(BUCKET.name(), key, value).as_bytes(), value].concat()
     }
 
     proptest! {

@@ -30,7 +30,8 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    fn create(layout: &Layout) -> Result<Self, Error> {
+    /// Makes a directory of this process's, and locks it.
+    pub(super) fn create(layout: &Layout) -> Result<Self, Error> {
         loop {
             let path = layout.tmp().join(Id::random().to_string());
             match rustix::fs::mkdir(&path, Mode::RWXU) {

@@ -1,6 +1,6 @@
 //! Clears away what dead processes left behind.
 //!
-//! Finds directories of `tmp/`, keyed locks and writers whose owner is dead, which the kernel tells by their free locks.
+//! Finds directories of `tmp/`, keyed locks, leases and writers whose owner is dead, which the kernel tells by their free locks.
 //! What must be done before layers are used is done at once; what may take long is done by a thread that nobody has to
 //! wait for. Never touches what a living process holds.
 
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::Store;
+use super::collect::sync_all;
 use super::error::Error;
-use super::layout::LOCK_ENDING;
+use super::layout::{LEASE_PREFIX, LOCK_ENDING};
 use super::lock;
 use super::recovery::DeadWriter;
 use super::removal::remove_all;
@@ -54,6 +55,8 @@ struct Chores {
     /// Keeps that directory.
     _workspace: Option<Arc<Workspace>>,
     unsettled: Vec<DeadWriter>,
+    /// Where a dead collection may have taken things from.
+    places: [PathBuf; 3],
 }
 
 impl Store {
@@ -72,6 +75,7 @@ impl Store {
             _workspace: if recovered.aside.is_empty() { None } else { Some(self.workspace()?) },
             aside: recovered.aside,
             unsettled: recovered.unsettled,
+            places: self.places(),
         };
         if chores.is_empty() {
             return Ok(Sweep { thread: None, failures });
@@ -92,17 +96,23 @@ impl Store {
         let is_free =
             |path: &PathBuf| File::open(path).is_ok_and(|file| lock::try_lock(path, file.try_lock()).unwrap_or(false));
         let is_keyed = |path: &PathBuf| path.to_string_lossy().ends_with(LOCK_ENDING);
-        entries(&self.layout.tmp(), &mut failures).iter().any(is_free)
+        self.has_dead_leases()
+            || entries(&self.layout.tmp(), &mut failures).iter().any(is_free)
             || entries(&self.layout.locks(), &mut failures).iter().any(|path| is_keyed(path) && is_free(path))
     }
 
     fn remove_stale_locks(&self, failures: &mut Vec<Error>) {
         let locks = self.layout.locks();
+        let mut leases = false;
         for path in entries(&locks, failures) {
-            let keyed = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(LOCK_ENDING));
-            if keyed {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.ends_with(LOCK_ENDING) {
                 failures.extend(lock::remove_stale(&path).err());
             }
+            leases |= name.starts_with(LEASE_PREFIX);
+        }
+        if leases {
+            failures.extend(self.remove_dead_leases().err());
         }
     }
 
@@ -128,6 +138,9 @@ impl Chores {
 
     fn run(self) -> Swept {
         let mut swept = Swept::default();
+        if let Err(error) = sync_all(&self.places) {
+            return Swept { removed: 0, failures: vec![error] };
+        }
         let directories = self.dead.iter().map(|(path, _lock)| path).chain(&self.aside);
         for path in directories {
             match remove_all(path) {

@@ -10,6 +10,7 @@ mod record;
 mod role;
 mod scratch;
 mod tag;
+mod uses;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -30,6 +30,8 @@ mod authentication;
 mod step_errors;
 // What is not done again.
 mod cache;
+// Why it is done again.
+mod explain;
 // What is done at the same time, and what only once.
 mod parallel;
 // How steps end, with all their processes.
@@ -44,6 +46,8 @@ mod network;
 mod mounts;
 // cache-mounts: listing, removing and carrying what RUN --mount=type=cache keeps.
 mod cache_mounts;
+// du, prune, and what builds remove of themselves.
+mod collection;
 // Archives, directories, compression, and what skopeo and umoci say of them.
 mod outputs;
 // Everything that goes wrong: exit codes, messages, and what is left behind.

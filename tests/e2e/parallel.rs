@@ -12,13 +12,13 @@ use crate::registry::shared;
 use crate::workspace::Workspace;
 
 /// Where steps call in and wait.
-struct MeetingPoint {
+pub(crate) struct MeetingPoint {
     port: u16,
     calls: Receiver<(String, TcpStream)>,
 }
 
 impl MeetingPoint {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (sender, calls) = channel();
@@ -36,12 +36,12 @@ impl MeetingPoint {
     }
 
     /// A command that calls in with a name of one letter, and ends when the test drops the connection.
-    fn call(&self, name: char) -> String {
+    pub(crate) fn call(&self, name: char) -> String {
         format!("echo {name} | nc 127.0.0.1 {}", self.port)
     }
 
     /// The next caller.
-    fn next(&self) -> (String, TcpStream) {
+    pub(crate) fn next(&self) -> (String, TcpStream) {
         self.calls.recv_timeout(Duration::from_secs(120)).expect("a step calls in")
     }
 

@@ -160,7 +160,7 @@ fn row(cache: &StoredCache, xattr: OverlayXattr) -> Result<Row, Error> {
     let meta = std::fs::symlink_metadata(&path).map_err(failed)?;
     let mut misread = None;
     let mut note = |path| misread = misread.take().or(Some(path));
-    let Measured { diff_id, size, .. } =
+    let (Measured { diff_id, size, .. }, _) =
         archive::measure_and_tell(&path, xattr, Times::default(), &mut archive::Arriving::new(), &mut note)
             .map_err(|source| Error::Pack { id: cache.id.clone(), source })?;
     if let Some(path) = misread {
@@ -230,7 +230,7 @@ pub fn import(
     }
     let mut imported = Vec::new();
     for (number, (tree, Row { id, platform, .. }, left_out)) in unpacked.into_iter().enumerate() {
-        let directory = store.mounts().join(name_of(&id, &platform));
+        let directory = store.mounts().join(name_of(&id, &platform).hex());
         let path = directory.join("0");
         let failed = |source| stored::Error::Io { action: "put a cache mount at", path: path.clone(), source };
         match std::fs::rename(&path, scratch.path().join(format!("replaced-{number}"))) {

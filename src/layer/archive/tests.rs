@@ -137,7 +137,7 @@ fn names_like_whiteouts_are_written_and_told_of() {
         fs::write(directory.path().join(path), "x").unwrap();
     }
     let mut told = Vec::new();
-    let measured =
+    let (measured, _) =
         measure_and_tell(directory.path(), TRUSTED, ANY_TIME, &mut Arriving::new(), &mut |path| told.push(path))
             .unwrap();
     assert_eq!(told, [Path::new(".wh.a"), Path::new("d/.wh.b")]);

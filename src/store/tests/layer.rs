@@ -14,6 +14,7 @@ pub(super) fn meta(tar_size: u64) -> LayerMeta {
     LayerMeta {
         tar_size,
         entries: 1,
+        disk: 4096,
         origin: Origin::Built { key: Key::from_bytes([4; 32]) },
         clamp: None,
         forms: Vec::new(),
@@ -56,7 +57,7 @@ fn reboot(fixture: &Fixture) {
         file["layer"]["boot"] = earlier.into();
         // The check sum covers the fields in the order they are written, which a `Value` sorts.
         let layer = format!(
-            r#"{{"writer":{},"boot":{},"meta":{{"tar_size":{},"entries":{},"origin":{{"kind":"built","key":{}}},"forms":[]}}}}"#,
+            r#"{{"writer":{},"boot":{},"meta":{{"tar_size":{},"entries":{},"disk":4096,"origin":{{"kind":"built","key":{}}},"forms":[]}}}}"#,
             file["layer"]["writer"],
             file["layer"]["boot"],
             file["layer"]["meta"]["tar_size"],

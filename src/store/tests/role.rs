@@ -54,6 +54,7 @@ fn die(root: &Path) {
     let mut writer = store.blob_writer().unwrap();
     writer.write_all(&[1; 300_000]).unwrap();
     super::layer::publish(&store, b"killed");
+    assert!(store.layer(&super::layer::id(b"killed")).unwrap().is_some());
     std::fs::write(root.join("../ready"), "").unwrap();
     loop {
         std::thread::sleep(Duration::from_secs(1));

@@ -25,13 +25,23 @@ fn index(fixture: &Fixture) -> Value {
 
 /// Stores an image without layers, and names it.
 fn image(store: &Store, reference: &Reference, author: &str) -> Descriptor {
+    document_of(store, reference, author, &[], &[])
+}
+
+/// Stores an image of these layers, and names it.
+pub(super) fn image_of(store: &Store, reference: &Reference, layers: &[DiffId], packed: &[Digest]) -> Descriptor {
+    document_of(store, reference, "somebody", layers, packed)
+}
+
+fn document_of(store: &Store, reference: &Reference, author: &str, layers: &[DiffId], packed: &[Digest]) -> Descriptor {
+    let packed: Vec<_> = packed.iter().map(|digest| Descriptor::new(media_type::LAYER_GZIP, *digest, 1)).collect();
     let config = json!({
         "author": author, "architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": []},
+        "rootfs": {"type": "layers", "diff_ids": layers},
     });
     let config = store_document(store, media_type::CONFIG, &config);
     let manifest = json!({
-        "schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": [],
+        "schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": packed,
     });
     let manifest = store_document(store, media_type::MANIFEST, &manifest);
     store.tag(reference, &manifest).unwrap();
@@ -154,13 +164,17 @@ fn an_index_reaches_its_manifests() {
 }
 
 #[test]
-fn nothing_goes_while_a_build_runs() {
+fn what_a_build_uses_stays_without_its_name() {
     let fixture = Fixture::new();
-    let share = fixture.reopen().share(&mut patient).unwrap();
-    let kept = image(&fixture.store, &reference("a", "1"), "x");
-    assert_eq!(fixture.store.remove_image(&reference("a", "1")).unwrap(), Some(RemovedImage::default()));
+    let build = fixture.reopen();
+    let share = build.share(&mut patient).unwrap();
+    let (name, again) = (reference("a", "1"), reference("a", "2"));
+    let kept = image(&build, &name, "x");
+    assert_eq!(fixture.store.remove_image(&name).unwrap(), Some(RemovedImage::default()));
     assert!(fixture.store.blob_path(&kept.digest).is_some());
+    build.tag(&again, &kept).unwrap();
     drop(share);
+    assert_eq!(fixture.store.remove_image(&again).unwrap().unwrap().blobs, 2);
 }
 
 #[test]

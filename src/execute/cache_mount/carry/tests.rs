@@ -26,7 +26,7 @@ impl Place {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        let directory = self.store.mounts().join(name_of(id, platform));
+        let directory = self.store.mounts().join(name_of(id, platform).hex());
         put(&scratch, (id, platform), &tree, &directory, &directory.join("0")).unwrap();
         directory.join("0")
     }
@@ -73,7 +73,7 @@ fn caches_go_from_one_store_to_another_and_back() {
     let mut ids = here.ids();
     ids.push(("other".to_owned(), "linux/amd64".to_owned()));
     assert_eq!(there.ids(), ids);
-    let copy = there.store.mounts().join(name_of("a", "linux/amd64")).join("0");
+    let copy = there.store.mounts().join(name_of("a", "linux/amd64").hex()).join("0");
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o700);
     assert_eq!(std::fs::read_to_string(copy.join("d/e/g")).unwrap(), "two");
     assert_eq!(std::fs::metadata(copy.join("d/h")).unwrap().nlink(), 2);
