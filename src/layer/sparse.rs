@@ -45,8 +45,8 @@ impl Records {
             b"name" => self.name = Some(value.to_vec()),
             b"size" | b"realsize" => self.size = Some(number()?),
             // Offset and length come in turn; each counts where it stands.
-            b"offset" if self.numbers.len() % 2 == 0 => self.push(number()?)?,
-            b"numbytes" if self.numbers.len() % 2 == 1 => self.push(number()?)?,
+            b"offset" if self.numbers.len().is_multiple_of(2) => self.push(number()?)?,
+            b"numbytes" if !self.numbers.len().is_multiple_of(2) => self.push(number()?)?,
             b"offset" | b"numbytes" => return Err(Malformed),
             b"map" => {
                 self.numbers.clear();
@@ -154,7 +154,9 @@ mod tests {
     #[test]
     fn parts_are_checked() {
         use Part::{Content, Hole};
-        let cases: [(&[u64], u64, u64, Option<&[Part]>); 12] = [
+        /// The map's numbers, the file's length, what the archive has, and what comes of it.
+        type Case<'a> = (&'a [u64], u64, u64, Option<&'a [Part]>);
+        let cases: [Case<'_>; 12] = [
             (&[], 0, 0, Some(&[])),
             (&[], 9, 0, Some(&[Hole(9)])),
             (&[0, 9], 9, 9, Some(&[Content(9)])),
