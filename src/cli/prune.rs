@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE")]
     min_free_space: Option<String>,
 
-    /// Leave the store so much in any case
+    /// Leave the store so much; with --min-free-space, even if the disk stays full
     #[arg(long, value_name = "SIZE")]
     reserved_space: Option<String>,
 
@@ -183,8 +183,13 @@ impl Arguments {
         if most.is_none() && free.is_none() && reserved.is_none() {
             return Ok(None);
         }
-        // What is reserved is all that a store may keep for which nothing else is said.
-        let most = most.or_else(|| if free.is_none() { reserved } else { None });
+        if most.is_some() && reserved.is_some() {
+            return Err(exit::Error::Usage(
+                "--keep-storage and --reserved-space both say how much the store keeps: give one of them".to_owned(),
+            ));
+        }
+        // What is reserved is all that a store keeps of which nothing else is said.
+        let most = most.or(reserved.filter(|_| free.is_none()));
         Ok(Some(Caps { most, free, reserved: reserved.unwrap_or(Amount::Bytes(0)) }))
     }
 }
