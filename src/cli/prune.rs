@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), exit::Error> {
         None => None,
     };
     let scope = if arguments.all { Scope::Everything } else { Scope::Unneeded };
-    let policy = Policy { scope, before: age.and_then(|age| SystemTime::now().checked_sub(age)), keep };
+    let policy = Policy { scope, before: age.map(before), keep };
     let freed = if arguments.dry_run {
         would_free(&inventory, &policy)
     } else {
@@ -108,6 +108,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), exit::Error> {
         Format::Json => print_json(&report),
         Format::Text => print(&report.text()),
     }
+}
+
+/// The time that was so long ago; of what cannot be that old nothing is.
+fn before(age: Duration) -> SystemTime {
+    SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// What is left is known exactly now; nothing depends on its being written down.

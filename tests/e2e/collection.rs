@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::parallel::MeetingPoint;
 use crate::registry::shared;
 use crate::rootless::{RANGES, SINGLE, user};
+use crate::shells::Session;
 use crate::workspace::{Finished, Who, Workspace};
 
 fn json(finished: &Finished) -> Value {
@@ -213,6 +214,7 @@ fn age_and_size_bound_what_goes() {
     for arguments in [["--older-than", "7d"], ["--filter", "until=72h"]] {
         assert_eq!(prune(&workspace, &[&arguments[..], &["--dry-run"]].concat())["freed"], 0);
     }
+    assert_eq!(prune(&workspace, &["--older-than", "30000000000000w", "--force"])["freed"], 0);
     let size = du(&workspace)["size"].as_u64().unwrap();
     let plenty = size.to_string();
     assert_eq!(prune(&workspace, &["--keep-storage", &plenty, "--dry-run"])["freed"], 0);
@@ -317,4 +319,22 @@ fn builds_and_prunes_at_once_hinder_nobody() {
     prune(&workspace, &["--all", "--force"]);
     assert_eq!(entries(&workspace, "layers") + entries(&workspace, "mounts") + entries(&workspace, "tmp"), 0);
     workspace.assert_nothing_left();
+}
+
+#[test]
+fn a_person_is_asked() {
+    let workspace = Workspace::new();
+    workspace.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    workspace.build::<_, &str>([]).run().success();
+    for (answer, left) in [("n", 1), ("", 1), ("yes", 0)] {
+        let mut session = Session::start(&workspace.strata(["prune"]));
+        session.wait_for("go on? [y/N]");
+        assert_eq!(entries(&workspace, "layers"), 1);
+        session.keys(&format!("{answer}\n"));
+        let (status, screen) = session.end();
+        assert!(status.success() && screen.contains("built layers"), "{screen}");
+        assert_eq!(entries(&workspace, "layers"), left, "{screen}");
+    }
+    let (status, screen) = Session::start(&workspace.strata(["prune"])).end();
+    assert!(status.success() && !screen.contains("go on?"), "nothing to ask: {screen}");
 }
