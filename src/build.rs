@@ -20,6 +20,7 @@ pub use self::error::{Error, Findings, sentence};
 pub use self::prepare::{Checked, Plan, check, outline, targets};
 pub use self::record::StepLog;
 pub use self::shell::shell;
+pub use crate::schedule::status::Known;
 
 use self::contexts::{ContextSource, RecipeSource};
 use self::error::{ended, step_failed};
@@ -28,17 +29,18 @@ use self::prepare::prepare;
 use self::record::Record;
 use crate::base::completion::Completions;
 use crate::base::layers::Layers;
+use crate::cache::history::Notes;
 use crate::check;
 use crate::digest::Digest;
 use crate::execute::Executor;
 use crate::execute::agent::Agents;
+use crate::execute::mask::Mask;
 use crate::execute::mount::Staged;
 use crate::execute::network::Networks;
 use crate::execute::shell::Sandbox;
 use crate::export::spec::{Destination, Output};
 use crate::fetch::Fetcher;
 use crate::graph;
-use crate::graph::explain::Status;
 use crate::image::manifest::Descriptor;
 use crate::journal::Outcome;
 use crate::layer::OverlayXattr;
@@ -51,6 +53,7 @@ use crate::recipe::reference::Reference;
 use crate::registry::Client;
 use crate::runtime::network::Program;
 use crate::runtime::{self, Cancel};
+use crate::schedule::explain::Explainer;
 use crate::schedule::{self, solve};
 use crate::secret::Secrets;
 use crate::store::{self, BuildId, Kept, Store};
@@ -74,8 +77,10 @@ pub struct Request {
     pub use_cache: bool,
     /// Whether names of base images are looked up anew.
     pub pull: bool,
-    /// Stages, by name in any case, for which results of earlier builds do not count.
+    /// Stages, by name in any case or by number, for which results of earlier builds do not count.
     pub fresh_stages: Vec<String>,
+    /// Whether it is told of each step why it is made or not.
+    pub explain: bool,
     /// The network of steps that do not ask for one.
     pub network: Network,
     /// Names that steps can resolve besides those the machine knows; never part of a key.
@@ -198,8 +203,12 @@ fn recorded(
         return Err(Error::Violations { rules });
     }
     let executor = executor(&plan, request, place);
-    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place) };
+    let notes = record::notes(request);
+    let explainer = explainer(&plan, request);
+    let asked = solver(&plan, &executor, request, place, &notes);
+    let solver = solve::Solver { build: record.id(), explain: explainer.as_ref(), ..asked };
     let solved = schedule::run(&plan.graph, &solver, place.slots);
+    record::keep_notes(&notes, place);
     *left = executor.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
     if left.is_none() {
         executor.networks.end();
@@ -224,17 +233,26 @@ fn recorded(
     })
 }
 
-/// Makes the graph of a build and tells, node by node, what the cache knows. Runs nothing.
+/// Makes the graph of a build and tells, node by node, what the cache knows; and why, if the request asks for that. Runs
+/// nothing.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Status>), Error> {
+pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Known>), Error> {
     drop(place.store.sweep()?.wait());
     let _shared = share(place)?;
     let plan = prepare(request, place)?;
     let executor = executor(&plan, request, place);
-    let status = solver(&plan, &executor, request, place).status();
-    Ok((plan, status))
+    let notes = record::notes(request);
+    let explainer = explainer(&plan, request);
+    let solver = solver(&plan, &executor, request, place, &notes);
+    let known = solve::Solver { explain: explainer.as_ref(), ..solver }.status();
+    Ok((plan, known))
+}
+
+/// What answers are explained with, if the request asks for that.
+fn explainer<'a>(plan: &'a Plan, request: &Request) -> Option<Explainer<'a>> {
+    request.explain.then(|| Explainer::new(&plan.recipe, Mask::of(&request.secrets)))
 }
 
 /// Keeps collections away from what a build finds and makes.
@@ -275,6 +293,7 @@ fn solver<'a>(
     executor: &'a Executor<'a>,
     request: &'a Request,
     place: &'a Workplace,
+    notes: &'a Notes,
 ) -> solve::Solver<'a> {
     let Workplace { store, reporter, .. } = place;
     solve::Solver {
@@ -284,6 +303,8 @@ fn solver<'a>(
         reporter,
         use_cache: request.use_cache,
         build: None,
-        fresh: &request.fresh_stages,
+        fresh: &plan.fresh,
+        notes,
+        explain: None,
     }
 }

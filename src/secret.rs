@@ -109,6 +109,16 @@ impl Secrets {
         Ok(Self(secrets))
     }
 
+    /// The values that can be had at any time: of variables and of files. A pipe gives its value once, and to the step.
+    pub fn readable(&self) -> impl Iterator<Item = Vec<u8>> {
+        let can_be_read = |place: &Place| match place {
+            Place::Variable { .. } => true,
+            Place::File(path) => std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file()),
+        };
+        let ids = self.0.iter().filter(move |(_, place)| can_be_read(place)).map(|(id, _)| id);
+        ids.filter_map(|id| self.value(id).ok().flatten())
+    }
+
     /// The value of a secret; `None` if there is no secret of that name. A variable that is not set is an empty value.
     ///
     /// # Errors

@@ -167,6 +167,17 @@ pub fn write_duration(duration: Duration) -> String {
     format!("{}{}{rest}", part(hours, "h"), part(minutes, "m"))
 }
 
+/// How long ago something was, in the largest whole unit: `2 hours ago`.
+pub fn write_age(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86400, "day"),
+    };
+    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

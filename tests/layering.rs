@@ -58,7 +58,24 @@ const RULE: &[(&str, &[&str])] = &[
             "fetch",
         ],
     ),
-    ("schedule", &["digest", "progress", "image", "graph", "store", "cache", "fetch", "execute", "recipe"]),
+    // Explanations name lines of the recipe, times in words, and what files of a selection are.
+    (
+        "schedule",
+        &[
+            "digest",
+            "diagnostic",
+            "progress",
+            "units",
+            "recipe",
+            "image",
+            "graph",
+            "store",
+            "layer",
+            "cache",
+            "fetch",
+            "execute",
+        ],
+    ),
     ("export", &["digest", "diagnostic", "progress", "recipe", "image", "store", "layer", "base"]),
     (
         "build",
@@ -80,6 +97,8 @@ const RULE: &[(&str, &[&str])] = &[
             "runtime",
             "base",
             "fetch",
+            // What a build made is noted for the next one's explanations.
+            "cache",
             "execute",
             "schedule",
             "export",
@@ -92,6 +111,7 @@ const RULE: &[(&str, &[&str])] = &[
             "digest",
             "diagnostic",
             "progress",
+            "units",
             "limits",
             "recipe",
             "image",

@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Severity, SourceFile, nearest};
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::outline::{self, Outline};
 use crate::graph::{self, ContextName, Graph, ImageRequest, SOURCE_DATE_EPOCH, epoch};
-use crate::recipe::{Checks, Recipe, dockerfile};
+use crate::recipe::{Checks, Recipe, Stage, dockerfile};
 
 /// A build up to its graph.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Plan {
     pub graph: Graph,
     /// Warnings, those that the recipe skips left out.
     pub warnings: Vec<Diagnostic>,
+    /// The stages, as progress names them, for which results of earlier builds do not count.
+    pub(super) fresh: Vec<String>,
     pub(super) bases: Bases,
     pub(super) contexts: BTreeMap<ContextName, Opened>,
     /// Directories that contexts were brought into.
@@ -127,12 +129,12 @@ pub(super) fn prepare_with(
     reported.extend(more);
     graph.config.config.labels.extend(request.labels.clone());
     graph.set_network(request.network);
-    warn_of_unknown_stages(&recipe, request, place);
+    let fresh = fresh_stages(&recipe, request, place);
     let contexts = arrivals.open_used(&graph, main, request, place)?;
     let ignore = contexts.get(&ContextName::Main).and_then(Opened::ignore);
     let subject = check::Subject { recipe: &recipe, graph: Some(&graph), ignore };
     let warnings = check::findings(&subject, reported, check::Purpose::Build);
-    Ok(Plan { recipe, graph, warnings, bases, contexts, _arrivals: arrivals })
+    Ok(Plan { recipe, graph, warnings, fresh, bases, contexts, _arrivals: arrivals })
 }
 
 /// Puts the time in the place of what `SOURCE_DATE_EPOCH` names. What has no time of its own bounds nothing, as in BuildKit.
@@ -155,15 +157,27 @@ fn settle_epoch(
     Ok(request)
 }
 
-/// Says of every name in `--no-cache-filter` that no stage has it; Docker ignores such names.
-fn warn_of_unknown_stages(recipe: &Recipe, request: &Request, place: &Workplace) {
-    let names = || recipe.stages.iter().filter_map(|stage| Some(stage.name.as_ref()?.value.as_str()));
-    for wanted in &request.fresh_stages {
-        if !names().any(|name| name.eq_ignore_ascii_case(wanted)) {
-            let nearest = nearest(wanted, names()).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-            place.reporter.warning(format!("--no-cache-filter {wanted} names no stage of the recipe{nearest}"));
+/// The stages that `--no-cache-filter` means, by name in any case or by number. Says of every other word in it that it means
+/// none; Docker ignores such words.
+fn fresh_stages(recipe: &Recipe, request: &Request, place: &Workplace) -> Vec<String> {
+    let label = |number: usize, stage: &Stage| match &stage.name {
+        Some(name) => name.value.clone(),
+        None => format!("stage-{number}"),
+    };
+    let labels: Vec<String> = recipe.stages.iter().enumerate().map(|(number, stage)| label(number, stage)).collect();
+    let mut fresh = Vec::new();
+    for wanted in request.fresh_stages.iter().map(|wanted| wanted.trim()).filter(|wanted| !wanted.is_empty()) {
+        let by_name = labels.iter().find(|label| label.eq_ignore_ascii_case(wanted));
+        let by_number = || wanted.parse::<usize>().ok().and_then(|number| labels.get(number));
+        if let Some(label) = by_name.or_else(by_number) {
+            fresh.push(label.clone());
+            continue;
         }
+        let nearest = nearest(wanted, labels.iter().map(String::as_str));
+        let nearest = nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        place.reporter.warning(format!("--no-cache-filter {wanted} names no stage of the recipe{nearest}"));
     }
+    fresh
 }
 
 /// Lets the build argument say what the recipe's `# check=` would; comments above single instructions stay.

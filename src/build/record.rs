@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::contexts::{ContextSource, RecipeSource, without_credentials};
 use super::{Error, Request, Workplace, sentence};
+use crate::cache::{self, history::Notes};
 use crate::journal::{self, Head, Outcome, Recording};
 use crate::store::BuildId;
 
@@ -80,6 +81,19 @@ pub(super) fn failure(error: &Error) -> Outcome {
     match error {
         Error::Cancelled => Outcome::Cancelled,
         error => Outcome::Failed { error: sentence(error) },
+    }
+}
+
+/// An empty list of what the build makes, under the name of where its recipe comes from.
+pub(super) fn notes(request: &Request) -> Notes {
+    let Head { context, recipe, .. } = head(request);
+    Notes::new(&format!("{context}\0{}", recipe.unwrap_or_default()))
+}
+
+/// Adds what was made to what is known of all builds. Without it a later build is only explained less well.
+pub(super) fn keep_notes(notes: &Notes, place: &Workplace) {
+    if let Err(error) = cache::remember_runs(&place.store, notes.take()) {
+        place.reporter.warning(format!("what this build made cannot be compared with later: {}", sentence(&error)));
     }
 }
 

@@ -5,13 +5,13 @@
 
 use super::error::{ended, step_failed};
 use super::prepare::prepare_with;
-use super::record::{Record, failure};
+use super::record::{Record, failure, keep_notes, notes};
 use super::{Error, Request, Workplace, executor, share, solver};
 use crate::diagnostic::{Diagnostic, Span, Spanned, line_column};
 use crate::execute::shell::Sandbox;
 use crate::graph::NodeId;
 use crate::journal::Outcome;
-use crate::recipe::{CommandLine, Instruction, Recipe, Run, Stage, Step};
+use crate::recipe::{Caching, CommandLine, Instruction, Recipe, Run, Stage, Step};
 use crate::schedule::{self, solve};
 
 /// Builds what comes before a point of a stage, and hands the sandbox of that point to `open`.
@@ -44,12 +44,15 @@ fn before(request: &Request, line: Option<usize>, place: &Workplace, record: &Re
     let target = request.graph.target.as_deref();
     let plan = prepare_with(request, place, &|recipe| cut(recipe, target, line))?;
     let executor = executor(&plan, request, place);
-    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place) };
+    let notes = notes(request);
+    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place, &notes) };
     let mut graph = plan.graph.clone();
     // The target is the last node, because nothing needs it.
     graph.nodes.pop();
     let failed = |failed| step_failed(&plan, failed, record, place.store.root());
-    let solved = schedule::run(&graph, &solver, place.slots).map_err(failed)?;
+    let solved = schedule::run(&graph, &solver, place.slots);
+    keep_notes(&notes, place);
+    let solved = solved.map_err(failed)?;
     solver.enter(NodeId(graph.nodes.len()), &solved).map_err(failed)
 }
 
@@ -105,7 +108,8 @@ fn outside(recipe: &Recipe, line: usize) -> Diagnostic {
 fn nothing(span: Span) -> Step {
     let command = CommandLine::Shell(Spanned::new("exit".to_owned(), span));
     let run = Run { command, heredocs: Vec::new(), mounts: Vec::new(), network: None, security: None };
-    Step { span, text: "RUN (a shell)".to_owned(), instruction: Instruction::Run(run) }
+    let caching = Caching::default();
+    Step { span, text: "RUN (a shell)".to_owned(), instruction: Instruction::Run(run), caching }
 }
 
 #[cfg(test)]

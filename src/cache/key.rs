@@ -49,11 +49,39 @@ pub enum Field {
     List(Vec<String>),
 }
 
+impl Field {
+    /// The texts of a list, or the one text.
+    pub fn entries(&self) -> &[String] {
+        match self {
+            Self::Text(text) => std::slice::from_ref(text),
+            Self::List(entries) => entries,
+        }
+    }
+}
+
 /// The named fields a key is made of, in a fixed order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fields(Vec<(String, Field)>);
 
 impl Fields {
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The field of a name.
+    pub fn get(&self, name: &str) -> Option<&Field> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, field)| field)
+    }
+
+    /// The digests of files among them: of what a copy selects, and of what each bind mount shows.
+    pub fn selections(&self) -> Vec<ContentId> {
+        let binds =
+            self.get("mounts").map(Field::entries).unwrap_or_default().iter().filter(|of| of.starts_with("bind "));
+        let digests = self.get("files").map(Field::entries).unwrap_or_default().iter().chain(binds);
+        digests.filter_map(|text| text.rsplit(' ').next()?.parse().ok()).collect()
+    }
+
     fn new(op: &str) -> Self {
         Self::default().text("op", op)
     }

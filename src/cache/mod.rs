@@ -3,22 +3,56 @@
 //! Takes a step's key, gives the layer that it made the last time, or a miss. Never required: anything wrong with a
 //! record, or with the layer it names, is a miss and never a failed build.
 
+pub mod difference;
+pub mod history;
 pub mod key;
+pub mod listing;
 pub mod record;
+
+use std::ops::ControlFlow;
 
 use crate::digest::{ContentId, DiffId, Key};
 use crate::store::{Bucket, Store};
 
+use history::{History, Run};
+use listing::Listing;
 use record::Record;
 
 /// What steps made, by their keys.
 pub const STEPS: Bucket = Bucket::new("steps-v1");
 const SELECTIONS: Bucket = Bucket::new("selections-v1");
 
-/// The record of a step, if it is sound and its layer is in the store.
-pub fn lookup(store: &Store, key: &Key) -> Option<Record> {
-    let record = Record::decode(&store.read_record(STEPS, key)?)?;
-    store.layer(&record.layer).ok()?.map(|_| record)
+const LISTINGS: Bucket = Bucket::new("listings-v1");
+const HISTORY: Bucket = Bucket::new("history-v1");
+
+/// What the cache says of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Its layer is there.
+    Layer(Box<Record>),
+    /// Its layer was made, and is not in the store any more.
+    Gone(Box<Record>),
+    /// Nothing is known.
+    Nothing,
+}
+
+/// What is remembered of a step, if the record is sound, and whether its layer is in the store.
+pub fn lookup(store: &Store, key: &Key) -> Found {
+    let Some(record) = recall(store, key) else { return Found::Nothing };
+    match store.layer(&record.layer) {
+        Ok(Some(_)) => Found::Layer(Box::new(record)),
+        Ok(None) | Err(_) => Found::Gone(Box::new(record)),
+    }
+}
+
+/// Whether the record of a step was damaged when it was last looked for.
+pub fn was_damaged(store: &Store, key: &Key) -> bool {
+    store.found_damaged(STEPS, key)
+}
+
+/// The record of a step, if it is sound, whether its layer is still there or not.
+pub fn recall(store: &Store, key: &Key) -> Option<Record> {
+    Record::decode(&store.read_record(STEPS, key)?)
 }
 
 /// The layer that the bytes of a step's record name.
@@ -47,4 +81,46 @@ pub fn recall_selection(store: &Store, question: &Key) -> Option<ContentId> {
 /// If the store cannot be written.
 pub fn remember_selection(store: &Store, question: &Key, digest: &ContentId) -> Result<(), crate::store::Error> {
     store.write_record(SELECTIONS, question, digest.as_bytes())
+}
+
+/// The listing of a selection of files, if it was kept.
+pub fn recall_listing(store: &Store, selection: &ContentId) -> Option<Listing> {
+    Listing::decode(&store.read_record(LISTINGS, &named(selection))?)
+}
+
+/// Keeps the listing of a selection of files, so that it can be told later what changed.
+///
+/// # Errors
+/// If the store cannot be written.
+pub fn remember_listing(store: &Store, selection: &ContentId, listing: &[u8]) -> Result<(), crate::store::Error> {
+    store.write_record(LISTINGS, &named(selection), listing)
+}
+
+/// Every run that is remembered; none where the memory is missing or damaged.
+pub fn history(store: &Store) -> History {
+    store.read_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
+}
+
+/// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at the same time wait for each other.
+///
+/// # Errors
+/// If the store cannot be written.
+pub fn remember_runs(store: &Store, runs: Vec<Run>) -> Result<(), crate::store::Error> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let _lock = store.lock("history", "remember what was made", &mut |_| ControlFlow::Continue(()))?;
+    let mut history = history(store);
+    let forgotten = history.add(runs);
+    store.write_record(HISTORY, &the_history(), &history.encode())?;
+    forgotten.iter().try_for_each(|selection| store.remove_record(LISTINGS, &named(selection)).map(drop))
+}
+
+fn named(selection: &ContentId) -> Key {
+    Key::from_bytes(*selection.as_bytes())
+}
+
+/// There is one history a store.
+fn the_history() -> Key {
+    blake3::hash(b"strata history").into()
 }

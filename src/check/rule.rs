@@ -115,6 +115,7 @@ rules! {
     Strata Always UnknownPlatform "platforms are ones that images are made for",
     Strata Always FlagWithoutEffect "flags have an effect on their instruction",
     Strata Always InvalidCheckComment "a comment about checks can be read",
+    Strata Always InvalidCacheComment "a comment about the cache can be read",
     Strata WhenChecked UnknownRule "comments about checks name rules that there are",
     Strata WhenChecked RecursiveOwnership "files get their owner and mode where they are copied",
     Strata WhenChecked AddInsteadOfCopy "ADD is only used where COPY would not do",

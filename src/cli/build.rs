@@ -66,7 +66,7 @@ pub(super) struct Recipe {
     #[arg(long)]
     pull: bool,
 
-    /// Ignore results of earlier builds for these stages
+    /// Ignore results of earlier builds for these stages, by name or number
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
 
@@ -119,6 +119,11 @@ pub(super) struct Arguments {
     #[arg(short, long = "output", value_name = "SPEC")]
     outputs: Vec<String>,
 
+    /// Say of each step why it is made, or where its result comes from: which files, variables or other inputs are not as
+    /// they were in the nearest earlier run of the step (strata explain says the same without building)
+    #[arg(long)]
+    explain: bool,
+
     /// What is done when a RUN fails: open a shell where it ran, as it left it
     #[arg(long, value_enum, value_name = "ACTION")]
     on_error: Option<OnError>,
@@ -160,6 +165,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     arguments.image.refuse_attestations()?;
     let mut request = arguments.recipe.request()?;
     request.limits = arguments.limits.read()?;
+    request.explain = arguments.explain;
     request.labels = arguments.image.labels()?;
     request.annotations = arguments.image.annotations()?;
     request.names = arguments.tags.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
@@ -170,6 +176,11 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     }
     request.outputs = arguments.outputs.iter().map(|spec| spec.parse()).collect::<Result<Vec<Output>, _>>()?;
     if call != Call::Build {
+        if arguments.explain {
+            return Err(exit::Error::Usage(
+                "--explain says why steps are made, and --call and --check make none: leave one of them out".to_owned(),
+            ));
+        }
         return call.answer(&request);
     }
     arguments.image.clear()?;
@@ -180,6 +191,12 @@ pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
         ));
     }
     let quiet = arguments.quiet || arguments.progress == Progress::Quiet;
+    if quiet && arguments.explain {
+        return Err(exit::Error::Usage(
+            "--explain has nowhere to speak with --quiet or --progress=quiet: leave one of them out, or see strata explain"
+                .to_owned(),
+        ));
+    }
     let summary = Arc::new(Summary::new(view(arguments.progress, quiet)));
     let shown = Arc::new(AtomicBool::new(false));
     if arguments.on_error == Some(OnError::Shell) {
@@ -254,6 +271,7 @@ impl Recipe {
             use_cache: !self.no_cache,
             pull: self.pull,
             fresh_stages: self.no_cache_filter,
+            explain: false,
             network: flags::network(self.network.as_deref())?,
             hosts: flags::hosts(&self.hosts)?,
             labels: BTreeMap::new(),

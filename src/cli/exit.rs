@@ -181,7 +181,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("--cache-from", ""),
     ("--cache-to", ""),
     ("--compress", ""),
-    ("--explain", "strata graph shows why a step would run"),
     ("--force-rm", "nothing is left behind by a failed build"),
     ("--isolation", ""),
     (

@@ -35,7 +35,8 @@ enum Format {
 pub(super) fn run(arguments: Arguments) -> Result<(), exit::Error> {
     let request = arguments.recipe.request()?;
     let place = workplace::open(Arc::new(Silent))?;
-    let (plan, status) = build::plan(&request, &place)?;
+    let (plan, known) = build::plan(&request, &place)?;
+    let status: Vec<_> = known.iter().map(|known| known.status).collect();
     match arguments.format {
         Format::Text => print(&explain::text(&plan.graph, &status)),
         Format::Dot => print(&explain::dot(&plan.graph, &status)),

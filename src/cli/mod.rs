@@ -11,6 +11,7 @@ mod contexts;
 mod doctor;
 mod du;
 mod exit;
+mod explain;
 mod flags;
 mod graph;
 mod images;
@@ -51,6 +52,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show what the local store takes on the disk
     Du(du::Arguments),
+    /// Say of each step of a build whether its result is known, and why not, without running anything
+    Explain(explain::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
     Graph(graph::Arguments),
     /// List the images in the local store
@@ -88,6 +91,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Du(arguments) => du::run(&arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use crate::units;
+
 /// Columns of words, each as wide as its widest word, two blanks apart.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -31,14 +33,7 @@ pub(super) fn size(bytes: u64) -> String {
 pub(super) fn age(created: &str, now: SystemTime) -> String {
     let Ok(created) = created.parse::<jiff::Timestamp>() else { return "unknown".to_owned() };
     let now = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::MAX);
-    let seconds = (now.as_second() - created.as_second()).max(0);
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86400, "day"),
-    };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+    units::write_age(u64::try_from(now.as_second() - created.as_second()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+mod races;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::thread::sleep;

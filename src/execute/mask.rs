@@ -4,20 +4,41 @@
 //! the end of a piece that may be the start of a value waits for the next one. What a step makes of a value (encoded,
 //! split into lines) is beyond it.
 
+use crate::secret::Secrets;
+
 /// Shorter values are left alone: they would match everywhere.
 const SHORTEST: usize = 4;
 const STARS: &[u8] = b"***";
 
 /// The values to hide.
 #[derive(Default)]
-pub(super) struct Mask {
+pub struct Mask {
     /// Never empty texts.
     values: Vec<Vec<u8>>,
 }
 
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mask({} values)", self.values.len())
+    }
+}
+
 impl Mask {
+    /// Hides the values of all secrets that can be read without anybody noticing.
+    pub fn of(secrets: &Secrets) -> Self {
+        let mut mask = Self::default();
+        secrets.readable().for_each(|value| mask.add(&value));
+        mask
+    }
+
+    /// A whole text with the values in it replaced.
+    pub fn text(&self, text: &str) -> String {
+        let (out, _) = self.replace(text.as_bytes(), true);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
     /// Hides one more value, with and without the line end that files have.
-    pub(super) fn add(&mut self, value: &[u8]) {
+    pub fn add(&mut self, value: &[u8]) {
         let trimmed = value.trim_ascii_end();
         for value in [value, trimmed] {
             if value.len() >= SHORTEST && trimmed.len() >= SHORTEST && !self.values.iter().any(|known| known == value) {

@@ -6,7 +6,7 @@
 pub mod agent;
 pub mod cache_mount;
 pub mod copy;
-mod mask;
+pub mod mask;
 mod missing;
 pub mod mkdir;
 pub mod mount;
@@ -273,6 +273,16 @@ enum From {
 }
 
 impl Files {
+    /// What is selected.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Whether paths are those of several trees put together.
+    pub fn is_joined(&self) -> bool {
+        !self.fetched.is_empty()
+    }
+
     /// The digest of what is selected.
     pub fn digest(&self) -> ContentId {
         self.selection.digest

@@ -84,11 +84,11 @@ impl Executor<'_> {
         Ok(Files { selection, from: From::Context(name.clone()), fetched: Vec::new() })
     }
 
-    /// The digest of what a mount shows of a chain of layers: the files, and the directory itself.
+    /// The digest of what a mount shows of a chain of layers: the files, and the directory itself. With the files.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn shown_of_layers(&self, source: &str, from: &Chain) -> Result<ContentId, Error> {
+    pub fn shown_of_layers(&self, source: &str, from: &Chain) -> Result<(ContentId, Files), Error> {
         let view = self.view(from)?;
         let selection = copy::select::select_path(source, &view).map_err(|error| missing::in_layers(error, &view))?;
         let failed = |source| Error::Layers { source };
@@ -101,7 +101,8 @@ impl Executor<'_> {
         for number in [entry.mode, entry.uid, entry.gid] {
             hasher.update(&number.to_le_bytes());
         }
-        Ok(ContentId::from(hasher.finalize()))
+        let digest = ContentId::from(hasher.finalize());
+        Ok((digest, Files { selection, from: From::Layers(view), fetched: Vec::new() }))
     }
 
     /// A copy of what a mount would show, as a directory of this name.

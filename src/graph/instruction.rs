@@ -315,7 +315,7 @@ impl StageInProgress<'_> {
     /// Ends a step that makes a layer.
     pub(super) fn commit_layer(&mut self, op: Op, created_by: String, step: &Step, trigger: bool) -> Option<()> {
         let (label, number, of) = (self.label, self.shown, self.shown_total);
-        self.state.node = self.nodes.intern(op, || Origin {
+        self.state.node = self.nodes.intern_step(op, label, step.caching, || Origin {
             stage: label.to_owned(),
             step: number,
             of,

@@ -109,8 +109,9 @@ fn secret(instruction: &str, name: &str, span: Span, findings: &mut Vec<Diagnost
     }
 }
 
-/// Whether a part of the name is a word for secrets, and none says that the value is not one.
-fn sounds_secret(name: &str) -> bool {
+/// Whether a variable sounds as if it held a secret: a part of the name is a word for secrets, and none says that the value
+/// is not one.
+pub fn sounds_secret(name: &str) -> bool {
     let has = |words: &[&str]| name.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)));
     has(&SECRET) && !has(&HARMLESS)
 }

@@ -32,9 +32,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::lint::sounds_secret;
 use crate::diagnostic::Span;
 use crate::digest::Digest;
 use crate::image::config::ImageConfig;
+use crate::recipe::Caching;
 use crate::recipe::platform::Platform;
 use crate::recipe::reference::Reference;
 use crate::recipe::remote::GitAddress;
@@ -135,8 +137,19 @@ pub struct Graph {
 pub struct Node {
     /// What is done.
     pub op: Op,
-    /// Which step of the recipe asks for it.
+    /// Which step of the recipe asks for it: the first, where several do.
     pub origin: Origin,
+    /// The stages of the others.
+    pub also: Vec<String>,
+    /// Whether an earlier result counts.
+    pub caching: Caching,
+}
+
+impl Node {
+    /// A node that one step asks for.
+    pub fn new(op: Op, origin: Origin) -> Self {
+        Self { op, origin, also: Vec::new(), caching: Caching::default() }
+    }
 }
 
 /// The step of the recipe a node comes from; never part of a key.
@@ -417,6 +430,14 @@ impl Op {
             Self::Run(run) => std::iter::once(run.parent).chain(run.mounts.iter().filter_map(RunMount::from)).collect(),
             Self::Copy(copy) => [copy.parent, copy.from].into_iter().chain(copy.fetched()).collect(),
             Self::Mkdir(mkdir) => vec![mkdir.parent],
+        }
+    }
+
+    /// What it copies, if it copies.
+    pub fn copy(&self) -> Option<&CopyOp> {
+        match self {
+            Self::Copy(copy) => Some(copy),
+            _ => None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::graph::{CopySource, Node, NodeId, Op, Origin, RunMount};
+use crate::recipe::Caching;
 
 /// Nodes met so far, each after everything it needs.
 #[derive(Debug, Default)]
@@ -22,11 +23,29 @@ impl Nodes {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(free) => {
                 let id = NodeId(self.nodes.len());
-                self.nodes.push(Node { op: free.key().clone(), origin: origin() });
+                self.nodes.push(Node::new(free.key().clone(), origin()));
                 free.insert(id);
                 id
             }
         }
+    }
+
+    /// The node of a step of a stage, which says when an earlier result counts: where several steps are one node, the
+    /// strictest of them decides.
+    pub(super) fn intern_step(
+        &mut self,
+        op: Op,
+        stage: &str,
+        caching: Caching,
+        origin: impl FnOnce() -> Origin,
+    ) -> NodeId {
+        let id = self.intern(op, origin);
+        let node = &mut self.nodes[id.0];
+        node.caching = node.caching.and(caching);
+        if node.origin.stage != stage && !node.also.iter().any(|other| other == stage) {
+            node.also.push(stage.to_owned());
+        }
+        id
     }
 
     /// Every node, needed or not.

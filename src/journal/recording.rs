@@ -147,14 +147,14 @@ impl Observer for Recording {
     fn observe(&self, event: &Event) {
         match event {
             Event::Started { task, title } => self.start(*task, Arc::clone(title)),
-            Event::Cached { task, title, from } => {
+            Event::Cached { task, title, from, .. } => {
                 let from = from.as_ref().map(|from| Earlier { build: from.build.to_string(), step: from.step });
                 self.note(&Entry::Cached { step: task.0, title: title.to_string(), at: self.now(), from });
             }
             Event::Output { task, stream, bytes } if !bytes.is_empty() => self.keep(*task, *stream, bytes),
             Event::Finished { task, elapsed, error } => self.finish(*task, *elapsed, error.clone()),
             Event::Warning(text) => self.note(&Entry::Warning { at: self.now(), text: text.clone() }),
-            Event::Output { .. } | Event::Transferred { .. } | Event::Waiting { .. } => {}
+            Event::Output { .. } | Event::Transferred { .. } | Event::Waiting { .. } | Event::Explained { .. } => {}
         }
     }
 }

@@ -83,7 +83,7 @@ fn a_build_is_read_back() {
     let title = |text: &str| -> std::sync::Arc<str> { text.into() };
     let (one, two, three) = (TaskId(1), TaskId(2), TaskId(3));
     let from = Some(crate::progress::Earlier { build: "0123".into(), step: 4 });
-    tell(Event::Cached { task: one, title: title("[build 2/3] RUN make"), from });
+    tell(Event::Cached { task: one, title: title("[build 2/3] RUN make"), from, explanation: None });
     tell(Event::Started { task: two, title: title("[build 3/3] RUN make check") });
     tell(Event::Started { task: three, title: title("[2/2] RUN a") });
     tell(Event::Output { task: two, stream: Stream::Stdout, bytes: b"one\ntw".to_vec() });

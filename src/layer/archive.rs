@@ -10,7 +10,8 @@
 //!
 //! - **Order.** Depth first, parents before children. In each directory: the marker `.wh..wh..opq` if it is opaque,
 //!   then its whiteouts `.wh.NAME` by name, then everything else, sorted by the bytes of the archive's path (so a
-//!   directory sorts with its closing slash). The root itself has no entry.
+//!   directory sorts with its closing slash). The root itself has no entry, as in BuildKit's archives: where containers
+//!   run, an entry for it is passed over (containerd) or every layer's would count (Docker).
 //! - **Names.** Relative, without `./`; a directory's ends with `/`. Bytes are taken as they are.
 //! - **Headers.** ustar, magic `ustar\0`, version `00`, user and group names empty, numbers zero-padded octal. A path
 //!   over 100 bytes is split between prefix and name at the last slash that leaves a prefix of at most 155 bytes.
@@ -18,7 +19,9 @@
 //!   a size from 8 GiB on (`size`), an id above 2^21 − 1 (`uid`, `gid`), a time before 1970 or after 8^11 − 1 seconds
 //!   (`mtime`), and extended attributes (`SCHILY.xattr.NAME`, raw bytes). The extended header is called
 //!   `PaxHeaders.0/NAME`, mode 0644, all other numbers zero.
-//! - **Times.** Modification times in whole seconds, cut towards the past, at most [`Times::clamp`].
+//! - **Times.** Modification times in whole seconds, cut towards the past, at most [`Times::clamp`]. Fractions could be
+//!   written (PAX), and readers that heed them exist; but containerd and BuildKit cut them off too, compare files by whole
+//!   seconds where one of two times has no fraction, and so a layer that went through either would be another one.
 //! - **Attributes.** Extended attributes that belong to an image: `user.*`, `security.capability` and POSIX ACLs, and
 //!   an overlay's records of a container's own, un-escaped.
 //! - **Hard links.** The first path in the archive's order is the file, each further one a link to it; a name outside
@@ -142,8 +145,8 @@ pub fn measure(tree: &Path, xattr: OverlayXattr, times: Times) -> Result<Measure
 }
 
 /// As [`measure`], with the content of some files still to come, and tells of every path whose name begins as a
-/// whiteout's: readers of the archive will remove something instead of making it. Also gives about how many bytes the tree
-/// takes on the disk, as far as it is part of the archive.
+/// whiteout's: readers of the archive will remove something instead of making it. Also gives how many bytes the tree takes
+/// on the disk, as far as it is part of the archive.
 ///
 /// # Errors
 /// As [`measure`], and [`Error::Read`] with whatever a source of content says.
@@ -274,7 +277,13 @@ impl Writer<'_, '_, '_> {
         let size = inode::size(&stat);
         self.header(&stat, typeflag::FILE, size, b"", &attributes)?;
         match self.arriving.remove(&(stat.st_dev, stat.st_ino)) {
-            Some(mut source) => self.content(&mut *source, size, false),
+            Some(mut source) => {
+                self.content(&mut *source, size, false)?;
+                let filled = rustix::fs::fstat(&file).map_err(|error| self.unreadable(error))?;
+                // Before, it was a hole.
+                self.allocated += inode::allocated(&filled).saturating_sub(inode::allocated(&stat));
+                Ok(())
+            }
             None => self.content(&mut File::from(file), size, true),
         }
     }

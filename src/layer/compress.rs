@@ -379,6 +379,22 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_hold_no_content_are_passed_over() {
+        let skippable = |content: &[u8]| {
+            let length = u32::try_from(content.len()).unwrap().to_le_bytes();
+            [&[0x50, 0x2a, 0x4d, 0x18][..], &length, content].concat()
+        };
+        let [one, two] = [&b"one "[..], b"two"].map(|content| compressed(KINDS[2], content, 9));
+        let toc = skippable(b"a table of contents, as zstd:chunked has it");
+        let empty = skippable(b"");
+        for parts in [[&one, &toc, &two, &toc], [&toc, &one, &two, &toc], [&empty, &toc, &one, &two]] {
+            let mut back = String::new();
+            decoder(parts.map(Vec::as_slice).concat().as_slice()).unwrap().read_to_string(&mut back).unwrap();
+            assert_eq!(back, "one two");
+        }
+    }
+
+    #[test]
     fn archives_may_be_bzip2_or_xz() {
         let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
         let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);

@@ -76,9 +76,16 @@ fn whole_characters(begun: &mut Vec<u8>, bytes: Vec<u8>) -> Vec<u8> {
 fn object(event: &Event) -> Value {
     match event {
         Event::Started { task, title } => json!({ "event": "started", "task": task.0, "title": &**title }),
-        Event::Cached { task, title, from } => {
+        Event::Cached { task, title, from, explanation } => {
             let from = from.as_ref().map(|from| json!({ "build": &*from.build, "step": from.step }));
-            json!({ "event": "cached", "task": task.0, "title": &**title, "from": from })
+            let mut object = json!({ "event": "cached", "task": task.0, "title": &**title, "from": from });
+            if let Some(explanation) = explanation {
+                object["explanation"] = explanation.object();
+            }
+            object
+        }
+        Event::Explained { task, explanation } => {
+            json!({ "event": "explained", "task": task.0, "explanation": explanation.object() })
         }
         Event::Output { task, stream, bytes } => {
             let stream = match stream {

@@ -3,6 +3,7 @@
 //! The engine sends [`Event`]s to a [`Sink`] and never prints. Views ([`plain`], [`terminal`], [`json`]) turn them into
 //! lines; none of them is on the path of the work.
 
+mod explanation;
 pub mod json;
 mod lines;
 pub mod plain;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+pub use explanation::{Answer, Explanation};
 pub(crate) use lines::Lines as OutputLines;
 
 /// Names one unit of work (a step, a layer transfer, an export) within one build.
@@ -55,6 +57,15 @@ pub enum Event {
         title: Arc<str>,
         /// Where what it wrote is kept, if that is known.
         from: Option<Earlier>,
+        /// Why it was known, where that is wanted.
+        explanation: Option<Box<Explanation>>,
+    },
+    /// Why a step that began has to be made.
+    Explained {
+        /// The work.
+        task: TaskId,
+        /// Why.
+        explanation: Box<Explanation>,
     },
     /// Bytes a step's process wrote; lines may be cut anywhere.
     Output {
@@ -156,9 +167,10 @@ impl Reporter {
         task
     }
 
-    /// A step's result was known, `from` an earlier build.
-    pub fn cached(&self, title: &str, from: Option<Earlier>) {
-        self.tell(Event::Cached { task: self.id(), title: title.into(), from });
+    /// A step's result was known, `from` an earlier build; with why, where that is wanted.
+    pub fn cached(&self, title: &str, from: Option<Earlier>, explanation: Option<Explanation>) {
+        let explanation = explanation.map(Box::new);
+        self.tell(Event::Cached { task: self.id(), title: title.into(), from, explanation });
     }
 
     /// A sentence that concerns the whole build.
@@ -185,6 +197,11 @@ impl Task<'_> {
     /// Its number, as views show it.
     pub fn number(&self) -> u64 {
         self.id.0
+    }
+
+    /// Why the work is done.
+    pub fn explained(&self, explanation: Explanation) {
+        self.reporter.tell(Event::Explained { task: self.id, explanation: Box::new(explanation) });
     }
 
     /// Bytes the step's process wrote.

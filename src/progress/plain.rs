@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::progress::lines::Lines;
-use crate::progress::{Event, Sink, Stream, TaskId};
+use crate::progress::{Event, Explanation, Sink, Stream, TaskId};
 
 /// A view that writes lines.
 #[derive(Debug)]
@@ -53,10 +53,12 @@ impl<W: Write> State<W> {
                 let shown = Shown { title, started: Instant::now(), output: Default::default(), transferred: None };
                 self.tasks.insert(task, shown);
             }
-            Event::Cached { task, title, .. } => {
+            Event::Cached { task, title, explanation, .. } => {
                 self.line(task, &title);
                 self.line(task, "CACHED");
+                self.explain(task, explanation.as_deref());
             }
+            Event::Explained { task, explanation } => self.explain(task, Some(&explanation)),
             Event::Output { task, stream, bytes } => {
                 let Some(shown) = self.tasks.get_mut(&task) else { return };
                 let seconds = shown.started.elapsed().as_secs_f64();
@@ -75,6 +77,10 @@ impl<W: Write> State<W> {
             }
             Event::Warning(sentence) => self.write(&format!("{}\n", sentence.trim_end())),
         }
+    }
+
+    fn explain(&mut self, task: TaskId, explanation: Option<&Explanation>) {
+        explanation.into_iter().flat_map(Explanation::lines).for_each(|line| self.line(task, &line));
     }
 
     fn finish(&mut self, task: TaskId, shown: Shown, seconds: f64, error: Option<String>) {
@@ -125,6 +131,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::progress::Answer;
 
     #[test]
     fn lines_stay_whole_and_name_their_task() {
@@ -138,11 +145,28 @@ mod tests {
         view.event(output(a, b"lo\nrest"));
         view.event(Event::Finished { task: a, elapsed: Duration::from_millis(1500), error: None });
         view.event(Event::Finished { task: b, elapsed: Duration::ZERO, error: Some("exit code: 1".into()) });
-        view.event(Event::Cached { task: TaskId(3), title: "[1/1] RUN c".into(), from: None });
+        view.event(Event::Cached { task: TaskId(3), title: "[1/1] RUN c".into(), from: None, explanation: None });
         let text = String::from_utf8(view.state.into_inner().unwrap().sink).unwrap();
         let words: Vec<&str> =
             text.lines().filter(|line| !line.is_empty()).map(|line| line.rsplit_once(' ').unwrap().1).collect();
         assert_eq!(words, ["a", "b", "other", "hello", "rest", "1.5s", "1", "c", "CACHED"]);
         assert!(text.contains("#2 ERROR [2/2] RUN b: exit code: 1"));
+    }
+    #[test]
+    fn explanations_stand_below_what_they_explain() {
+        let view = Plain::new(Vec::new());
+        let explanation = |answer, details: &[&str]| {
+            let details = details.iter().map(|line| (*line).to_owned()).collect();
+            Box::new(Explanation { details, ..Explanation::new(answer, "why", serde_json::json!({})) })
+        };
+        let hit = Some(explanation(Answer::Hit, &[]));
+        view.event(Event::Cached { task: TaskId(1), title: "[1/2] RUN a".into(), from: None, explanation: hit });
+        view.event(Event::Started { task: TaskId(2), title: "[2/2] RUN b".into() });
+        view.event(Event::Explained { task: TaskId(2), explanation: explanation(Answer::Miss, &["more", "still"]) });
+        let text = String::from_utf8(view.state.into_inner().unwrap().sink).unwrap();
+        assert_eq!(
+            text,
+            "#1 [1/2] RUN a\n#1 CACHED\n#1 HIT why\n\n#2 [2/2] RUN b\n#2 MISS why\n#2   more\n#2   still\n"
+        );
     }
 }

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn counts_and_times() {
         let summary = Summary::new(Box::new(Silent));
-        summary.event(Event::Cached { task: TaskId(1), title: "a".into(), from: None });
+        summary.event(Event::Cached { task: TaskId(1), title: "a".into(), from: None, explanation: None });
         summary.event(Event::Started { task: TaskId(2), title: "RUN slow".into() });
         summary.event(Event::Finished { task: TaskId(2), elapsed: Duration::from_secs(3), error: None });
         let mut text = Vec::new();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::progress::lines::Lines;
-use crate::progress::{Event, Sink, TaskId};
+use crate::progress::{Event, Explanation, Sink, TaskId};
 
 /// How often running times are redrawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -25,6 +25,7 @@ struct Shown {
     title: Arc<str>,
     bar: ProgressBar,
     output: Lines,
+    explanation: Option<Box<Explanation>>,
 }
 
 impl Default for Terminal {
@@ -49,7 +50,7 @@ impl Terminal {
             .add(ProgressBar::new_spinner().with_style(style("{spinner:.cyan} {prefix} {elapsed:.dim} {msg:.dim}")));
         bar.set_prefix(shorten(&title, 70));
         bar.enable_steady_tick(TICK);
-        Shown { title, bar, output: Lines::default() }
+        Shown { title, bar, output: Lines::default(), explanation: None }
     }
 
     fn finish(&self, shown: Shown, elapsed: Duration, error: Option<&str>) {
@@ -60,6 +61,11 @@ impl Terminal {
             None => self.say(&format!("✓ {} {seconds:.1}s", shown.title)),
             Some(error) => self.say(&format!("✗ {} {seconds:.1}s: {error}", shown.title)),
         }
+        self.explain(shown.explanation.as_deref());
+    }
+
+    fn explain(&self, explanation: Option<&Explanation>) {
+        explanation.into_iter().flat_map(Explanation::lines).for_each(|line| self.say(&format!("    {line}")));
     }
 
     fn say(&self, line: &str) {
@@ -85,7 +91,16 @@ impl Sink for Terminal {
                 let shown = self.start(title);
                 tasks.insert(task, shown);
             }
-            Event::Cached { title, .. } => self.say(&format!("= {title} cached")),
+            Event::Cached { title, explanation, .. } => {
+                self.say(&format!("= {title} cached"));
+                self.explain(explanation.as_deref());
+            }
+            Event::Explained { task, explanation } => {
+                // What scrolls away is the step's last line: the reason belongs below it.
+                if let Some(shown) = tasks.get_mut(&task) {
+                    shown.explanation = Some(explanation);
+                }
+            }
             Event::Output { task, bytes, .. } => {
                 let Some(shown) = tasks.get_mut(&task) else { return };
                 if let Some(line) = shown.output.push(&bytes).last() {
@@ -123,7 +138,7 @@ mod tests {
     fn running_steps_show_their_last_line_and_finished_ones_stay() {
         let screen = InMemoryTerm::new(10, 120);
         let view = Terminal::on(ProgressDrawTarget::term_like(Box::new(screen.clone())));
-        view.event(Event::Cached { task: TaskId(1), title: "[1/3] RUN a".into(), from: None });
+        view.event(Event::Cached { task: TaskId(1), title: "[1/3] RUN a".into(), from: None, explanation: None });
         view.event(Event::Started { task: TaskId(2), title: "[2/3] RUN b".into() });
         view.event(Event::Output { task: TaskId(2), stream: Stream::Stdout, bytes: b"one\ntwo\nthr".to_vec() });
         for (_, shown) in view.tasks.lock().unwrap().iter() {
@@ -134,9 +149,11 @@ mod tests {
             running.contains("[1/3] RUN a cached") && running.contains("[2/3] RUN b") && running.contains("two"),
             "{running}"
         );
+        let explanation = Explanation::new(crate::progress::Answer::Miss, "the command changed", serde_json::json!({}));
+        view.event(Event::Explained { task: TaskId(2), explanation: Box::new(explanation) });
         let error = Some("exit code: 1".to_owned());
         view.event(Event::Finished { task: TaskId(2), elapsed: Duration::from_secs(1), error });
         let done = screen.contents();
-        assert!(done.contains("✗ [2/3] RUN b 1.0s: exit code: 1"), "{done}");
+        assert!(done.contains("✗ [2/3] RUN b 1.0s: exit code: 1\n    MISS the command changed"), "{done}");
     }
 }

@@ -155,6 +155,26 @@ pub struct Step {
     pub text: String,
     /// What it says.
     pub instruction: Instruction,
+    /// Whether an earlier result of it counts.
+    pub caching: Caching,
+}
+
+/// When a result of an earlier build counts for a step. Never part of a key: what a step makes does not depend on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Caching {
+    /// Never: the step is made in every build.
+    pub no_cache: bool,
+    /// While it is younger than this.
+    pub ttl: Option<Duration>,
+}
+
+impl Caching {
+    /// What two steps ask for that are one: the stricter of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let ttl = self.ttl.into_iter().chain(other.ttl).min();
+        Self { no_cache: self.no_cache || other.no_cache, ttl }
+    }
 }
 
 /// What one instruction says.

@@ -3,7 +3,10 @@
 //! The only place that decides *when* something happens. A node starts as soon as all its inputs are solved; the first
 //! failure starts nothing new, cancels what runs and is the result. Knows nothing of layers, caches or processes.
 
+pub mod explain;
+mod listing;
 pub mod solve;
+pub mod status;
 
 use std::any::Any;
 use std::collections::VecDeque;

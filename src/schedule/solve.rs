@@ -1,21 +1,22 @@
 //! How one node is solved: known already, known by the time its lock is ours, or made now.
 
 use std::ops::ControlFlow;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::cache::history::{Notes, Place, Run};
 use crate::cache::key::Fields;
 use crate::cache::record::{MadeBy, Record};
 use crate::cache::{self, key};
-use crate::digest::{ContentId, DiffId};
+use crate::digest::{ContentId, DiffId, Key};
 use crate::execute::mount::Shown;
 use crate::execute::shell::Sandbox;
 use crate::execute::{self, Executor, Files, Selected};
 use crate::fetch::Fetched;
-use crate::graph::explain::Status;
 use crate::graph::{ContextName, CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
 use crate::image::chain::Chain;
 use crate::progress::{Earlier, Reporter, Task};
-use crate::schedule::Solve;
+use crate::schedule::explain::{self, Explainer, Step};
+use crate::schedule::{Solve, listing};
 use crate::store::{self, BuildId, Store};
 
 /// Why a node could not be solved.
@@ -63,6 +64,46 @@ pub struct Made {
     pub created: i64,
 }
 
+impl Made {
+    pub(super) fn of(record: &Record) -> Self {
+        Self { layer: record.layer, created: record.created }
+    }
+}
+
+/// What the cache says of a step.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// Its result is known and counts.
+    Hit(Box<Record>),
+    /// It has to be made.
+    Miss(Why),
+}
+
+/// Why no earlier result counts.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// Nobody wants any (`--no-cache`).
+    NoCache,
+    /// Nobody wants any of this stage (`--no-cache-filter`).
+    Filter {
+        /// The stage's name.
+        stage: String,
+    },
+    /// The recipe wants none (`# strata: no-cache`).
+    Comment,
+    /// It is older than the recipe wants (`# strata: ttl=…`).
+    Expired {
+        /// What is remembered.
+        record: Box<Record>,
+        /// How old it may be.
+        ttl: Duration,
+    },
+    /// The store does not have the layer any more.
+    LayerGone,
+    /// Nothing is known.
+    Nothing,
+}
+
 /// What a solved node gives.
 #[derive(Debug, Clone, Default)]
 pub struct Solved {
@@ -91,6 +132,10 @@ pub struct Solver<'a> {
     pub build: Option<&'a BuildId>,
     /// Stages for which they do not count (`--no-cache-filter`), in any case.
     pub fresh: &'a [String],
+    /// What was made, for those who want to know later why it was made again.
+    pub notes: &'a Notes,
+    /// What answers of the cache are explained with, where that is wanted.
+    pub explain: Option<&'a Explainer<'a>>,
 }
 
 impl Solve for Solver<'_> {
@@ -120,30 +165,6 @@ impl Solve for Solver<'_> {
 }
 
 impl Solver<'_> {
-    /// What the cache knows of each node, without making or fetching anything.
-    pub fn status(&self) -> Vec<Status> {
-        let mut known: Vec<Option<Solved>> = Vec::with_capacity(self.graph.nodes.len());
-        let mut status = Vec::with_capacity(self.graph.nodes.len());
-        for node in &self.graph.nodes {
-            let inputs: Option<Vec<Solved>> =
-                node.op.inputs().into_iter().map(|input| known[input.0].clone()).collect();
-            let (found, solved) = match (&node.op, inputs) {
-                (_, None) => (Status::Unknown, None),
-                (Op::Scratch, _) => (Status::Cached, Some(Solved::default())),
-                (Op::Context(name), _) => (Status::Cached, Some(self.context(name))),
-                (Op::Image(request), _) => {
-                    (Status::Cached, Some(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }))
-                }
-                // Only the host knows whether it has changed, and nobody is asked here.
-                (Op::Http(_) | Op::Git(_), _) => (Status::Unknown, None),
-                (_, Some(inputs)) => self.step_status(node, &inputs),
-            };
-            status.push(found);
-            known.push(solved);
-        }
-        status
-    }
-
     /// Makes the place of a `RUN` ready instead of running it. `solved` are the results of all nodes before it.
     ///
     /// # Errors
@@ -163,51 +184,15 @@ impl Solver<'_> {
         entered.map_err(|error| Failed { node: id, error })
     }
 
-    fn context(&self, name: &ContextName) -> Solved {
+    pub(super) fn context(&self, name: &ContextName) -> Solved {
         let chain = self.executor.layer_of_context(name).into_iter().collect();
         Solved { chain, ..Solved::default() }
     }
 
     /// Whether the input of a node is a context that may change, so that its files are looked at in every build.
-    fn may_change(&self, input: NodeId) -> Option<&ContextName> {
+    pub(super) fn may_change(&self, input: NodeId) -> Option<&ContextName> {
         let Op::Context(name) = &self.graph[input].op else { return None };
         self.executor.layer_of_context(name).is_none().then_some(name)
-    }
-
-    fn step_status(&self, node: &Node, inputs: &[Solved]) -> (Status, Option<Solved>) {
-        let needs_layers = |op: &CopyOp| {
-            self.may_change(op.from).is_none()
-                && cache::recall_selection(self.store, &key::selection(op, &inputs[1].chain, &[])).is_none()
-        };
-        let mounts_need_layers = |op: &RunOp| {
-            op.mounts.iter().filter(|mount| mount.from().is_some()).zip(&inputs[1..]).any(
-                |(mount, input)| match mount {
-                    RunMount::Bind { from, source, .. } if source != "." => {
-                        self.may_change(*from).is_none()
-                            && cache::recall_selection(self.store, &key::shown(source, &input.chain)).is_none()
-                    }
-                    _ => false,
-                },
-            )
-        };
-        let needs_layers = match &node.op {
-            Op::Copy(op) => needs_layers(op),
-            Op::Run(op) => mounts_need_layers(op),
-            _ => false,
-        };
-        if needs_layers {
-            return (Status::Unknown, None);
-        }
-        // A source that is missing is the build's to report: here it only means that the step would run.
-        let made =
-            self.fields(node, inputs).ok().and_then(|(fields, _)| self.known(node, &fields)).map(|(made, _)| made);
-        match made {
-            Some(made) => (
-                Status::Cached,
-                Some(Solved { chain: inputs[0].chain.with(made.layer), made: Some(made), fetched: None }),
-            ),
-            None => (Status::Miss, None),
-        }
     }
 
     /// What the address of a source stands for now.
@@ -231,23 +216,46 @@ impl Solver<'_> {
         let (fields, files) = self.fields(node, inputs).inspect_err(|error| {
             self.reporter.start(&title).finish(Some(error.to_string()));
         })?;
+        let key = fields.key();
         let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made), fetched: None };
-        if let Some((made, from)) = self.known(node, &fields) {
-            self.reporter.cached(&title, from);
-            return Ok(solved(made));
-        }
+        let why = match self.look(node, &key) {
+            Look::Hit(record) => {
+                self.reporter.cached(&title, earlier(&record), self.explain_hit(&record));
+                return Ok(solved(Made::of(&record)));
+            }
+            Look::Miss(why) => why,
+        };
         let task = self.reporter.start(&title);
+        let step = Step { node, fields: &fields, key, files: &files, inputs };
+        if let Some(explanation) = self.explain_miss(step, &why) {
+            task.explained(explanation);
+        }
         let made = self.make(node, &fields, files, inputs, &task, asked);
         task.finish(made.as_ref().err().map(ToString::to_string));
         made.map(solved)
     }
 
-    /// What the cache has for these fields, and where that was made.
-    fn known(&self, node: &Node, fields: &Fields) -> Option<(Made, Option<Earlier>)> {
-        let fresh = self.fresh.iter().any(|stage| stage.eq_ignore_ascii_case(&node.origin.stage));
-        let record = (self.use_cache && !fresh).then(|| cache::lookup(self.store, &fields.key())).flatten()?;
-        let from = record.made_by.map(|MadeBy { build, step }| Earlier { build: build.into(), step });
-        Some((Made { layer: record.layer, created: record.created }, from))
+    /// What the cache has under a step's key, and whether that counts.
+    pub(super) fn look(&self, node: &Node, key: &Key) -> Look {
+        if !self.use_cache {
+            return Look::Miss(Why::NoCache);
+        }
+        if node.caching.no_cache {
+            return Look::Miss(Why::Comment);
+        }
+        let mut stages = node.also.iter().chain([&node.origin.stage]);
+        if let Some(stage) = stages.find(|stage| self.fresh.iter().any(|fresh| fresh.eq_ignore_ascii_case(stage))) {
+            return Look::Miss(Why::Filter { stage: stage.clone() });
+        }
+        let record = match cache::lookup(self.store, key) {
+            cache::Found::Layer(record) => record,
+            cache::Found::Gone(_) => return Look::Miss(Why::LayerGone),
+            cache::Found::Nothing => return Look::Miss(Why::Nothing),
+        };
+        match node.caching.ttl {
+            Some(ttl) if explain::age(record.made, now()) > ttl => Look::Miss(Why::Expired { record, ttl }),
+            _ => Look::Hit(record),
+        }
     }
 
     /// Makes the layer, unless another thread or process made it while this one waited for the step's lock.
@@ -262,26 +270,46 @@ impl Solver<'_> {
     ) -> Result<Made, Error> {
         let key = fields.key();
         let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
-        if let Some((made, from)) = self.known(node, fields) {
-            if let Some(Earlier { build, step }) = from {
+        if let Look::Hit(record) = self.look(node, &key) {
+            if let Some(Earlier { build, step }) = earlier(&record) {
                 task.waiting(format!("made by build {build}, step {step}"));
             }
-            return Ok(made);
+            return Ok(Made::of(&record));
         }
         let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();
+        let listings = listings(node, &files);
         let layer = self.executor.execute(&node.op, &key, &chains, &fetched(inputs), files, task)?;
+        let made = now();
         let record = Record {
             fields: fields.clone(),
             layer,
-            created: self.executor.epoch.unwrap_or_else(now),
+            created: self.executor.epoch.unwrap_or(made / 1000),
+            made,
             elapsed_ms: u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
             step: node.origin.text.clone(),
+            below: self.below(node, inputs),
             made_by: self.build.map(|build| MadeBy { build: build.to_string(), step: task.number() }),
         };
         if let Err(error) = cache::remember(self.store, &key, &record) {
             self.reporter.warning(format!("the result of {:?} is not remembered: {error}", node.origin.text));
         }
-        Ok(Made { layer, created: record.created })
+        listings.iter().for_each(|(digest, listing)| self.keep_listing(digest, listing));
+        self.note(self.place(node, fields), fields, key);
+        Ok(Made::of(&record))
+    }
+
+    /// Notes that a step was made.
+    fn note(&self, place: Place, fields: &Fields, key: Key) {
+        let selections = fields.selections();
+        if selections.is_empty() {
+            self.notes.add(Run { place, key, listing: None });
+        }
+        selections.into_iter().for_each(|one| self.notes.add(Run { place, key, listing: Some(one) }));
+    }
+
+    /// Keeps what files a step read. Without it, a later explanation cannot name those that changed; nothing else is lost.
+    fn keep_listing(&self, digest: &ContentId, listing: &[u8]) {
+        let _ = cache::remember_listing(self.store, digest, listing);
     }
 
     fn lock(&self, key: &str, purpose: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
@@ -296,7 +324,7 @@ impl Solver<'_> {
     }
 
     /// The fields of a node's key, and the selected files where they had to be listed to know.
-    fn fields(&self, node: &Node, inputs: &[Solved]) -> Result<(Fields, Selected), Error> {
+    pub(super) fn fields(&self, node: &Node, inputs: &[Solved]) -> Result<(Fields, Selected), Error> {
         let parent = &inputs[0].chain;
         Ok(match &node.op {
             Op::Run(op) => {
@@ -354,7 +382,9 @@ impl Solver<'_> {
         if let Some(digest) = cache::recall_selection(self.store, &question) {
             return Ok(digest);
         }
-        let digest = self.executor.shown_of_layers(source, chain).map_err(|error| self.in_context(from, error))?;
+        let shown = self.executor.shown_of_layers(source, chain);
+        let (digest, files) = shown.map_err(|error| self.in_context(from, error))?;
+        self.keep_listing(&digest, &listing::of(&files, None).encode());
         if let Err(error) = cache::remember_selection(self.store, &question, &digest) {
             self.reporter.warning(format!("a selection of files is not remembered: {error}"));
         }
@@ -392,12 +422,35 @@ impl Solver<'_> {
     }
 }
 
+/// The listings of the files that a step was seen to read.
+fn listings(node: &Node, files: &Selected) -> Vec<(ContentId, Vec<u8>)> {
+    let one = |files: &Files| (files.digest(), listing::of(files, node.op.copy()).encode());
+    match files {
+        Selected::Nothing => Vec::new(),
+        Selected::Files(files) => vec![one(files)],
+        Selected::Shown(shown) => shown
+            .iter()
+            .filter_map(|shown| match shown {
+                Shown::Files(files) => Some(one(files)),
+                Shown::Layers { .. } => None,
+            })
+            .collect(),
+    }
+}
+
+/// The step of an earlier build that made a result.
+fn earlier(record: &Record) -> Option<Earlier> {
+    let MadeBy { build, step } = record.made_by.as_ref()?;
+    Some(Earlier { build: build.as_str().into(), step: *step })
+}
+
 /// What was fetched among a node's inputs, in order.
 fn fetched(inputs: &[Solved]) -> Vec<Fetched> {
     inputs.iter().filter_map(|input| input.fetched.clone()).collect()
 }
 
-fn now() -> i64 {
+/// Milliseconds since 1970.
+pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

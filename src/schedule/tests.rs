@@ -13,7 +13,7 @@ use crate::recipe::platform::Platform;
 fn graph(ops: Vec<Op>) -> Graph {
     let target = NodeId(ops.len() - 1);
     Graph {
-        nodes: ops.into_iter().map(|op| Node { op, origin: Origin::default() }).collect(),
+        nodes: ops.into_iter().map(|op| Node::new(op, Origin::default())).collect(),
         target,
         config: ImageConfig::default(),
         base: None,

@@ -60,6 +60,10 @@ impl Notes {
         }
     }
 
+    pub(super) fn has(&self, damage: &Damage) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(damage)
+    }
+
     pub(super) fn take(&self) -> Vec<Damage> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -62,6 +62,11 @@ impl Store {
         Some(file)
     }
 
+    /// Whether the record of a key was found damaged, since damage was last asked for.
+    pub fn found_damaged(&self, bucket: Bucket, key: &Key) -> bool {
+        self.notes.has(&Damage::Record { path: self.layout.record(bucket, key) })
+    }
+
     /// Remembers a value under a key, in place of an older one.
     ///
     /// # Errors

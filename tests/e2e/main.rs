@@ -30,6 +30,8 @@ mod authentication;
 mod step_errors;
 // What is not done again.
 mod cache;
+// Why it is done again.
+mod explain;
 // What is done at the same time, and what only once.
 mod parallel;
 // How steps end, with all their processes.

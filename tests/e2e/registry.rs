@@ -77,7 +77,7 @@ fn make_image(name: &str, layout: &Path) {
 }
 
 /// Pushes an OCI layout as it is.
-fn push(layout: &Path, name: &str, arguments: &[&str]) {
+pub(crate) fn push(layout: &Path, name: &str, arguments: &[&str]) {
     let mut command = Command::new("skopeo");
     command.args(["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]).args(arguments);
     run(command.arg(format!("oci:{}:latest", layout.display())).arg(format!("docker://{name}")));

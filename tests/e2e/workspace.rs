@@ -151,6 +151,7 @@ impl Workspace {
             environment,
             stdin: None,
             memory: None,
+            umask: None,
         }
     }
 
@@ -228,6 +229,7 @@ pub(crate) struct Strata {
     environment: BTreeMap<OsString, OsString>,
     stdin: Option<Vec<u8>>,
     memory: Option<u64>,
+    umask: Option<String>,
 }
 
 impl Strata {
@@ -240,6 +242,12 @@ impl Strata {
     /// Limits its address space to so many bytes.
     pub(crate) fn limited_to(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// Runs it with this mask of modes, in octal; for the caller only.
+    pub(crate) fn with_umask(mut self, mask: &str) -> Self {
+        self.umask = Some(mask.to_owned());
         self
     }
 
@@ -289,6 +297,12 @@ impl Strata {
     /// The command that runs it.
     pub(crate) fn command(&self) -> Command {
         let mut command = match &self.who {
+            Who::Caller if self.umask.is_some() => {
+                let mut command = Command::new("/bin/sh");
+                let mask = self.umask.as_deref().unwrap_or_default();
+                command.arg("-c").arg(format!("umask {mask} && exec \"$0\" \"$@\"")).arg(&self.binary);
+                command
+            }
             Who::Caller => match self.memory {
                 Some(bytes) => {
                     let mut command = Command::new("prlimit");

@@ -56,7 +56,7 @@ fn copy(parent: usize, from: usize) -> Op {
 
 fn node(op: Op, stage: &str, step: usize, of: usize, text: &str) -> Node {
     let origin = Origin { stage: stage.to_owned(), step, of, text: text.to_owned(), ..Origin::default() };
-    Node { op, origin }
+    Node::new(op, origin)
 }
 
 fn graph() -> Graph {

@@ -174,6 +174,31 @@ fn the_kind_of_overlay_does_not_show() {
 }
 
 #[test]
+fn the_order_in_which_files_were_made_does_not_show() {
+    let mut names: Vec<_> = (0..500).map(|number: u32| format!("{:x}", number.wrapping_mul(2_654_435_761))).collect();
+    let mut archives = Vec::new();
+    for round in 0..3 {
+        let directory = tempfile::tempdir().unwrap();
+        for name in &names {
+            let place = directory.path().join(&name[..1]);
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join(name), name).unwrap();
+        }
+        // Two names of one file: which came first does not count either.
+        let (one, other) = (directory.path().join("one"), directory.path().join("other"));
+        let (earlier, later) = if round == 1 { (&other, &one) } else { (&one, &other) };
+        fs::write(earlier, "").unwrap();
+        fs::hard_link(earlier, later).unwrap();
+        for path in describe(directory.path()).keys().rev() {
+            sample::set_time(&directory.path().join(path), 1, 0);
+        }
+        archives.push(written(directory.path()));
+        if round == 0 { names.reverse() } else { names.sort() }
+    }
+    assert!(archives.iter().all(|archive| *archive == archives[0]));
+}
+
+#[test]
 fn holes_do_not_show() {
     let (sparse, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::File::create(sparse.path().join("file")).unwrap().set_len(20_000_001).unwrap();

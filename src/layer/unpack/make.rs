@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::directories::Finish;
@@ -195,18 +195,37 @@ impl Unpacking {
     }
 }
 
+/// How much content is looked at for a hole, and the least that becomes one.
+const HOLE: (usize, usize) = (64 << 10, 4 << 10);
+
+/// Writes an entry's content. Zeros become holes: what was a sparse file of many gigabytes before it was archived, as
+/// `/var/log/lastlog` is with large user ids, takes no room again.
 fn copy_content(entry: &ArchiveEntry, archive: &mut Archive<'_>, file: &OwnedFd) -> Result<(), Error> {
+    static ZEROS: [u8; HOLE.0] = [0; HOLE.0];
+    let mut length = 0;
+    let mut ends_in_hole = false;
     loop {
-        let piece = archive.content()?;
+        let content = archive.content()?;
+        let piece = &content[..content.len().min(HOLE.0)];
         if piece.is_empty() {
-            return Ok(());
+            break;
         }
-        match rustix::io::write(file, piece) {
-            Ok(length) => archive.consume(length),
+        ends_in_hole = piece.len() >= HOLE.1 && piece == &ZEROS[..piece.len()];
+        let passed = if ends_in_hole {
+            rustix::fs::seek(file, SeekFrom::Current(piece.len().try_into().unwrap_or(0))).map(|_| piece.len())
+        } else {
+            rustix::io::write(file, piece)
+        };
+        match passed {
+            Ok(passed) => {
+                length += passed as u64;
+                archive.consume(passed);
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(entry.failed(error)),
         }
     }
+    if ends_in_hole { rustix::fs::ftruncate(file, length).map_err(|error| entry.failed(error)) } else { Ok(()) }
 }
 
 fn mknod(parent: BorrowedFd<'_>, name: &[u8], kind: FileType, (major, minor): (u32, u32)) -> rustix::io::Result<()> {

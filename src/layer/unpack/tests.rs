@@ -336,6 +336,28 @@ fn owners_are_kept_or_squashed() {
 }
 
 #[test]
+fn zeros_become_holes() {
+    let file = |content: &[u8]| {
+        let archive = Made::default().entry("file", typeflag::FILE, "", content).end();
+        let into = tempfile::tempdir().unwrap();
+        unpack(archive.as_slice(), into.path(), OverlayXattr::User, Owners::Kept).unwrap();
+        let path = into.path().join("file");
+        assert!(fs::read(&path).unwrap() == content);
+        fs::metadata(path).unwrap().blocks() * 512
+    };
+    let mut content = vec![0; 6 << 20];
+    assert!(file(&content) <= 64 << 10, "nothing but zeros");
+    content[3 << 20] = 1;
+    assert!(file(&content) <= 256 << 10, "something in the middle");
+    content[(6 << 20) - 1] = 1;
+    assert!(file(&content) <= 512 << 10, "something at the end");
+    for length in [0, 1, 511, 4095, 4096, 4097, 65535, 65536, 65537] {
+        file(&vec![0; length]);
+        file(&vec![1; length]);
+    }
+}
+
+#[test]
 fn devices_are_made() {
     if !is_root() {
         return;

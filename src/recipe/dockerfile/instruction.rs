@@ -11,7 +11,7 @@ use super::heredoc::Read;
 use super::line::{Line, Part};
 use super::word;
 use crate::diagnostic::{Diagnostic, Severity, Span, Spanned, nearest};
-use crate::recipe::{Arg, Heredoc, Instruction, Pair, Stage, Step, Word};
+use crate::recipe::{Arg, Caching, Heredoc, Instruction, Pair, Stage, Step, Word};
 
 /// All keywords.
 const KEYWORDS: [&str; 18] = [
@@ -161,7 +161,7 @@ pub(super) fn parse(
         return from(input, span).map(Parsed::Stage);
     }
     let instruction = dispatch(input, span, warnings)?;
-    Ok(Parsed::Step(Step { span, text: line.all().trim().text.to_owned(), instruction }))
+    Ok(Parsed::Step(Step { span, text: line.all().trim().text.to_owned(), instruction, caching: Caching::default() }))
 }
 
 fn dispatch(mut input: Input<'_>, span: Span, warnings: &mut Vec<Diagnostic>) -> Result<Instruction, Diagnostic> {

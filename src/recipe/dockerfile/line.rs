@@ -158,6 +158,11 @@ impl<'a> Reader<'a> {
         Self { source: text, at: 0, escape, fixed: Some(span), directives_end: 0, inner_comments: Vec::new() }
     }
 
+    /// The whole text.
+    pub(super) fn source(&self) -> &'a str {
+        self.source
+    }
+
     /// The next logical line, if there is one.
     pub(super) fn next(&mut self, diagnostics: &mut Vec<Diagnostic>) -> Option<Line<'a>> {
         let mut comments = Vec::new();

@@ -3,6 +3,7 @@
 //! Two passes: physical lines become logical lines, logical lines become instructions. Linear in the input, never
 //! recursive in it, and every finding is a [`Diagnostic`] with its place.
 
+mod caching;
 mod command;
 mod directive;
 mod files;
@@ -136,10 +137,12 @@ impl Assembly {
             Ok(Parsed::Stage(stage)) => {
                 self.lost = false;
                 self.note_checks(line, stage.span, diagnostics);
+                caching::refuse(&line.comments, reader.source(), diagnostics);
                 self.stages.push(stage);
             }
-            Ok(Parsed::Step(step)) => {
+            Ok(Parsed::Step(mut step)) => {
                 self.note_checks(line, step.span, diagnostics);
+                step.caching = caching::read(&line.comments, &step.instruction, reader.source(), diagnostics);
                 self.place(step, diagnostics);
             }
             Err(error) => diagnostics.push(error),

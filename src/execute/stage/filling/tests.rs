@@ -77,8 +77,9 @@ fn a_layer_is_the_same_whenever_its_files_are_filled() {
     let mut arriving = stage(&context, &names, &parent, &later).write_most(Some(&context)).unwrap();
     assert_eq!(arriving.len(), MOST, "one more than are filled later");
     let misread = &mut |_| {};
-    let (measured, _) = archive::measure_and_tell(&later, XATTR, Times::default(), &mut arriving, misread).unwrap();
+    let (measured, disk) = archive::measure_and_tell(&later, XATTR, Times::default(), &mut arriving, misread).unwrap();
     assert!(arriving.is_empty());
+    assert!(disk > 0);
     assert_eq!(measured, archive::measure(&at_once, XATTR, Times::default()).unwrap());
     assert_eq!(measured, archive::measure(&later, XATTR, Times::default()).unwrap());
     assert_eq!(shown(&later), shown(&at_once));
