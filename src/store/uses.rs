@@ -26,6 +26,10 @@
 //! - *A full disk.* Where there is no room for a lease or a pin, the gate itself is shared until the process ends: no
 //!   collection goes on meanwhile.
 //!
+//! What has no name here needs none. A record is read in one go, and where it is gone that is a miss; so is the index of a
+//! context. Builds and scratch directories have locks of their own. What a name stood for when a build began, such as a tag
+//! of a base image, is a document that the build has read, and pinned by that.
+//!
 //! A name is pinned once; the second use costs a look into a table. With it the process remembers the description of
 //! each layer it has found, which nobody can remove any more.
 //!
