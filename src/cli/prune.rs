@@ -16,10 +16,9 @@ use crate::units::{self, Amount};
 /// The arguments of `prune`, which are those of `docker builder prune` where these mean something here.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --all: layers and blobs that no tag reaches and no running build uses, with the results \
-    of steps that\nneed them. With --all also cache mounts, all else that is remembered, and past builds' logs. Whatever \
-    goes is made\nor fetched again when it is needed. SIZE is a number of bytes such as 20GB, or a share of the disk such \
-    as 10%."
+    after_help = "Without --all: layers and blobs that no tag reaches and no running build uses, with the results of \
+    steps that need them. With --all also cache mounts, all else that is remembered, and past builds' logs. Whatever goes \
+    is made or fetched again when it is needed. SIZE is a number of bytes such as 20GB, or a share of the disk such as 10%."
 )]
 pub(super) struct Arguments {
     /// Also remove cache mounts, names of base images, indexes of contexts and logs of past builds

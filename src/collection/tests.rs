@@ -6,7 +6,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cache::key::Fields;
-use crate::cache::record::Record;
+use crate::cache::record::{Below, Record};
+use crate::cache::{self, Found};
 use crate::digest::{DiffId, Digest, Key};
 use crate::store::{LayerMeta, Origin, Store};
 
@@ -53,11 +54,13 @@ impl Place {
             fields: Fields::default(),
             layer: id(number),
             created: 0,
+            made: 0,
             elapsed_ms: 0,
             step: "RUN".to_owned(),
+            below: Below::Scratch,
             made_by: None,
         };
-        crate::cache::remember(&self.store, &key(number), &record).unwrap();
+        cache::remember(&self.store, &key(number), &record).unwrap();
     }
 
     fn inventory(&self) -> Inventory {
@@ -77,7 +80,7 @@ impl Place {
     }
 
     fn knows(&self, number: u8) -> bool {
-        crate::cache::lookup(&self.store, &key(number)).is_some()
+        matches!(cache::lookup(&self.store, &key(number)), Found::Layer(_))
     }
 }
 
