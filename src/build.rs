@@ -289,7 +289,7 @@ fn share(place: &Workplace) -> Result<store::Share, Error> {
 
 fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> Executor<'a> {
     let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
-    let (bases, completions) = (&plan.bases, Completions::default());
+    let (bases, completions) = (&plan.bases, Arc::new(Completions::default()));
     let layers = Layers { store, bases, client, reporter, cancel, xattr: *xattr, owners: *owners, completions };
     Executor {
         store,

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::base::completion::{self, Completions};
@@ -161,8 +162,8 @@ pub struct Layers<'a> {
     pub xattr: layer::OverlayXattr,
     /// Whose files a layer's files become.
     pub owners: unpack::Owners,
-    /// What completes layers that leave something to those below them.
-    pub completions: Completions,
+    /// What completes layers that leave something to those below them. Directories of a chain last as long as this does.
+    pub completions: Arc<Completions>,
 }
 
 impl Layers<'_> {

@@ -21,7 +21,6 @@ use record::Record;
 /// What steps made, by their keys.
 pub const STEPS: Bucket = Bucket::new("steps-v1");
 const SELECTIONS: Bucket = Bucket::new("selections-v1");
-
 const LISTINGS: Bucket = Bucket::new("listings-v1");
 const HISTORY: Bucket = Bucket::new("history-v1");
 
@@ -38,7 +37,8 @@ pub enum Found {
 
 /// What is remembered of a step, if the record is sound, and whether its layer is in the store.
 pub fn lookup(store: &Store, key: &Key) -> Found {
-    let Some(record) = recall(store, key) else { return Found::Nothing };
+    let record = store.read_record(STEPS, key).and_then(|bytes| Record::decode(&bytes));
+    let Some(record) = record else { return Found::Nothing };
     match store.layer(&record.layer) {
         Ok(Some(_)) => Found::Layer(Box::new(record)),
         Ok(None) | Err(_) => Found::Gone(Box::new(record)),
@@ -50,9 +50,9 @@ pub fn was_damaged(store: &Store, key: &Key) -> bool {
     store.found_damaged(STEPS, key)
 }
 
-/// The record of a step, if it is sound, whether its layer is still there or not.
+/// The record of a step, if it is sound, whether its layer is still there or not; looking at it does not count as a use.
 pub fn recall(store: &Store, key: &Key) -> Option<Record> {
-    Record::decode(&store.read_record(STEPS, key)?)
+    Record::decode(&store.glance_at_record(STEPS, key)?)
 }
 
 /// The layer that the bytes of a step's record name.
@@ -115,7 +115,7 @@ pub fn remember_selection(store: &Store, question: &Key, digest: &ContentId) -> 
 
 /// The listing of a selection of files, if it was kept.
 pub fn recall_listing(store: &Store, selection: &ContentId) -> Option<Listing> {
-    Listing::decode(&store.read_record(LISTINGS, &named(selection))?)
+    Listing::decode(&store.glance_at_record(LISTINGS, &named(selection))?)
 }
 
 /// Keeps the listing of a selection of files, so that it can be told later what changed.
@@ -128,10 +128,11 @@ pub fn remember_listing(store: &Store, selection: &ContentId, listing: &[u8]) ->
 
 /// Every run that is remembered; none where the memory is missing or damaged.
 pub fn history(store: &Store) -> History {
-    store.read_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
+    store.glance_at_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
 }
 
-/// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at the same time wait for each other.
+/// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at
+/// the same time wait for each other.
 ///
 /// # Errors
 /// If the store cannot be written.

@@ -18,7 +18,7 @@ use crate::workspace::{Strata, Who, Workspace};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A run of the binary on a terminal of its own.
-struct Session {
+pub(crate) struct Session {
     master: File,
     /// Keeps the terminal, and its settings, when the binary has ended.
     slave: File,
@@ -28,7 +28,8 @@ struct Session {
 }
 
 impl Session {
-    fn start(strata: &Strata) -> Self {
+    /// Starts it.
+    pub(crate) fn start(strata: &Strata) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).unwrap();
         unlockpt(&master).unwrap();
@@ -59,7 +60,8 @@ impl Session {
         String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
     }
 
-    fn wait_for(&mut self, needle: &str) {
+    /// Waits until the screen has shown a text.
+    pub(crate) fn wait_for(&mut self, needle: &str) {
         let deadline = Instant::now() + LIMIT;
         while !self.screen().contains(needle) {
             let ended = self.child.try_wait().unwrap();
@@ -77,12 +79,13 @@ impl Session {
         }
     }
 
-    fn keys(&mut self, keys: &str) {
+    /// Types.
+    pub(crate) fn keys(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
     /// Types a command and waits for what it answers, which must not be in the command itself.
-    fn ask(&mut self, command: &str, answer: &str) {
+    pub(crate) fn ask(&mut self, command: &str, answer: &str) {
         assert!(!command.contains(answer), "the terminal shows what is typed");
         self.keys(&format!("{command}\n"));
         self.wait_for(answer);
@@ -101,7 +104,7 @@ impl Session {
     }
 
     /// Waits for the end, after which the terminal must be as it was.
-    fn end(mut self) -> (ExitStatus, String) {
+    pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + LIMIT;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
