@@ -323,7 +323,9 @@ fn check(seed: &Workspace, kind: &Kind, damage: Damage, expected: &[String; 2]) 
     damage.apply(&path);
     if kind.finder == Finder::Fsck {
         // What is gone without a trace is not missed, if it is made anew by whoever opens the store.
-        let mended = damage == Damage::Delete && matches!(kind.name, "oci-layout" | "the copy of index.json");
+        // A log has no check sum: what can still be read is a log.
+        let mended = kind.name == "what a build did"
+            || damage == Damage::Delete && matches!(kind.name, "oci-layout" | "the copy of index.json");
         if !mended {
             let found = fsck(&workspace, &[]);
             assert_eq!(found.code(), Some(1), "{about}: {}", found.describe());
