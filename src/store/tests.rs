@@ -8,6 +8,7 @@ mod lock;
 mod open;
 mod record;
 mod role;
+mod rubbish;
 mod scratch;
 mod tag;
 mod uses;
