@@ -26,7 +26,7 @@
 //! [store]                  # sizes, or shares of the disk that the store is on; "off" for no bound
 //! keep-storage = "60%"     # after a build, what was used longest ago goes, down to this
 //! min-free = "10%"         # and as much more as it takes for this to be free
-//! reserved = "10%"         # but never below this
+//! reserved = "10%"         # but for that no further down than this
 //!
 //! [step]                   # what each RUN may use where the command line says nothing; as there, or a plain number
 //! memory = "2g"
@@ -141,7 +141,7 @@ pub struct Storage {
     pub keep_storage: Option<Option<Amount>>,
     /// So much of the disk stays free; `Some(None)` for no bound.
     pub min_free: Option<Option<Amount>>,
-    /// So much it may take in any case.
+    /// So much it may take even where others fill the disk.
     pub reserved: Option<Amount>,
 }
 

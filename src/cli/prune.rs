@@ -16,10 +16,9 @@ use crate::units::{self, Amount};
 /// The arguments of `prune`, which are those of `docker builder prune` where these mean something here.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --all: layers and blobs that no tag reaches and no running build uses, with the results \
-    of steps that\nneed them. With --all also cache mounts, all else that is remembered, and past builds' logs. Whatever \
-    goes is made\nor fetched again when it is needed. SIZE is a number of bytes such as 20GB, or a share of the disk such \
-    as 10%."
+    after_help = "Without --all: layers and blobs that no tag reaches and no running build uses, with the results of \
+    steps that need them. With --all also cache mounts, all else that is remembered, and past builds' logs. Whatever goes \
+    is made or fetched again when it is needed. SIZE is a number of bytes such as 20GB, or a share of the disk such as 10%."
 )]
 pub(super) struct Arguments {
     /// Also remove cache mounts, names of base images, indexes of contexts and logs of past builds
@@ -38,7 +37,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE")]
     min_free_space: Option<String>,
 
-    /// Leave the store so much in any case
+    /// Leave the store so much; with --min-free-space, even if the disk stays full
     #[arg(long, value_name = "SIZE")]
     reserved_space: Option<String>,
 
@@ -87,7 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), exit::Error> {
         None => None,
     };
     let scope = if arguments.all { Scope::Everything } else { Scope::Unneeded };
-    let policy = Policy { scope, before: age.and_then(|age| SystemTime::now().checked_sub(age)), keep };
+    let policy = Policy { scope, before: age.map(before), keep };
     let freed = if arguments.dry_run {
         would_free(&inventory, &policy)
     } else {
@@ -108,6 +107,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), exit::Error> {
         Format::Json => print_json(&report),
         Format::Text => print(&report.text()),
     }
+}
+
+/// The time that was so long ago; of what cannot be that old nothing is.
+fn before(age: Duration) -> SystemTime {
+    SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// What is left is known exactly now; nothing depends on its being written down.
@@ -183,8 +187,13 @@ impl Arguments {
         if most.is_none() && free.is_none() && reserved.is_none() {
             return Ok(None);
         }
-        // What is reserved is all that a store may keep for which nothing else is said.
-        let most = most.or_else(|| if free.is_none() { reserved } else { None });
+        if most.is_some() && reserved.is_some() {
+            return Err(exit::Error::Usage(
+                "--keep-storage and --reserved-space both say how much the store keeps: give one of them".to_owned(),
+            ));
+        }
+        // What is reserved is all that a store keeps of which nothing else is said.
+        let most = most.or(reserved.filter(|_| free.is_none()));
         Ok(Some(Caps { most, free, reserved: reserved.unwrap_or(Amount::Bytes(0)) }))
     }
 }

@@ -3,19 +3,19 @@
 use crate::store::Room;
 use crate::units::Amount;
 
-/// The bounds of a store. Of several, the one that leaves it the least counts, down to what it may have in any case.
+/// The bounds of a store. Of several, the one that leaves it the least counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
     /// It takes no more than this; nothing bounds it where absent.
     pub most: Option<Amount>,
     /// So much of the disk stays free, whoever fills it.
     pub free: Option<Amount>,
-    /// So much it may have, even if the disk is full.
+    /// So much it may have even where others fill the disk.
     pub reserved: Amount,
 }
 
 impl Default for Caps {
-    /// Six tenths of the disk; a tenth of it stays free, for others; a tenth the store has in any case.
+    /// Six tenths of the disk; a tenth of it stays free, for others; a tenth the store has even if it does not.
     fn default() -> Self {
         Self { most: Some(Amount::Percent(60)), free: Some(Amount::Percent(10)), reserved: Amount::Percent(10) }
     }
@@ -25,10 +25,11 @@ impl Caps {
     /// How many bytes a store that takes `used` bytes now may keep on a disk with this room; `None` for any number.
     pub fn keep(&self, used: u64, room: &Room) -> Option<u64> {
         let missing = self.free.map(|free| free.of(room.total).saturating_sub(room.free));
-        let for_others = missing.filter(|missing| *missing > 0).map(|missing| used.saturating_sub(missing));
+        let reserved = self.reserved.of(room.total);
+        let for_others = missing.filter(|missing| *missing > 0);
+        let for_others = for_others.map(|missing| used.saturating_sub(missing).max(reserved));
         let most = self.most.map(|most| most.of(room.total));
-        let least = [most, for_others].into_iter().flatten().min()?;
-        Some(least.max(self.reserved.of(room.total)))
+        [most, for_others].into_iter().flatten().min()
     }
 }
 
@@ -51,7 +52,7 @@ mod tests {
             (None, bytes(15), 0, 12, 10, Some(7)),
             (None, bytes(15), 0, 12, 20, None),
             (None, None, 10, 12, 0, None),
-            (bytes(5), None, 10, 12, 50, Some(10)),
+            (bytes(5), percent(10), 10, 12, 0, Some(5)),
         ] {
             let caps = Caps { most, free, reserved: Amount::Percent(reserved) };
             let room = Room { free: available * GIB, total: 100 * GIB, free_files: None };

@@ -52,6 +52,10 @@ pub fn choose(inventory: &Inventory, policy: &Policy) -> Vec<usize> {
         if policy.keep.is_some_and(|keep| all - choice.freed <= keep) {
             break;
         }
+        // What an exported layout has, too, would be lost, and make no room.
+        if policy.keep.is_some() && items[place].size.freed() == 0 && items[place].size.bytes() > 0 {
+            continue;
+        }
         choice.add(place);
         for record in layer(&items[place]).and_then(|layer| records.get(&layer)).into_iter().flatten() {
             choice.add(*record);

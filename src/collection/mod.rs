@@ -7,7 +7,8 @@
 //! # What is needed
 //!
 //! - What a tag of the local store reaches is never removed: manifest, configuration, layers unpacked and packed, and the
-//!   step records of these layers, so that a build of the same image runs nothing.
+//!   step records of these layers, so that its own steps are found again. (Stages that only gave it files are not part of
+//!   it, and may run again.)
 //! - What a running build uses is never removed: layers, blobs, cache mounts, its record and logs.
 //! - The documents of base images whose names are known stay, unless everything is to go: they are small, and without them
 //!   the next build asks the network.
@@ -42,3 +43,6 @@ pub use self::choose::{Policy, Scope, choose};
 pub use self::inventory::{Hold, Inventory, Item, Kind, Sizes};
 pub use self::remove::{Freed, Removed, collect, would_free};
 pub use self::usage::{Usage, usage};
+
+#[cfg(test)]
+mod tests;

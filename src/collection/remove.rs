@@ -54,8 +54,8 @@ pub fn collect(
     for item in chosen {
         let is_gone = match &item.content.what {
             What::Used(used) => gone.contains(used),
-            // Its layer stayed, because somebody came to use it.
-            _ if item.needs.is_some_and(|layer| stayed(inventory, &gone, Used::Layer(layer))) => false,
+            // Its layer stayed, because somebody came to use it, or was made again.
+            _ if item.needs.is_some_and(|layer| store.describe_layer(&layer).is_some()) => false,
             _ => store.remove_content(&item.content).unwrap_or_else(|error| {
                 failures.push(error);
                 false
@@ -73,11 +73,6 @@ fn victim(item: &Item) -> Option<Victim> {
         What::Used(what) => Some(Victim { what, last_use: item.content.last_use }),
         _ => None,
     }
-}
-
-/// Whether a layer that was there is not gone.
-fn stayed(inventory: &Inventory, gone: &HashSet<Used>, layer: Used) -> bool {
-    !gone.contains(&layer) && inventory.items.iter().any(|item| item.content.what == What::Used(layer))
 }
 
 fn tally<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<Freed> {

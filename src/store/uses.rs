@@ -23,8 +23,12 @@
 //! - *Death.* A lease of a dead process has no lock, counts for nothing, and is swept. A process that dies with the gate
 //!   lets go of it. A collection that dies leaves some victims in its scratch, which is swept, and the others in place.
 //! - *Loss of power.* No lease means anything after it: nobody lives. Nothing here waits for the disk.
-//! - *A full disk.* A pin that cannot be written is replaced by the gate itself, held until the process ends: no
+//! - *A full disk.* Where there is no room for a lease or a pin, the gate itself is shared until the process ends: no
 //!   collection goes on meanwhile.
+//!
+//! What has no name here needs none. A record is read in one go, and where it is gone that is a miss; so is the index of a
+//! context. Builds and scratch directories have locks of their own. What a name stood for when a build began, such as a tag
+//! of a base image, is a document that the build has read, and pinned by that.
 //!
 //! A name is pinned once; the second use costs a look into a table. With it the process remembers the description of
 //! each layer it has found, which nobody can remove any more.
@@ -141,52 +145,67 @@ struct State {
 /// The file in which a process notes what it uses.
 #[derive(Debug)]
 struct Lease {
+    gate: File,
+    /// Where the pins are written; `None` where there was no room for them, and the gate is held instead.
+    notes: Option<Notes>,
+}
+
+#[derive(Debug)]
+struct Notes {
     path: PathBuf,
     /// Holds the lock that says that the process lives.
     file: File,
-    gate: File,
     /// How many pins are written.
     count: u64,
-    /// Whether a pin could not be written, and the gate is held instead.
-    holds_gate: bool,
 }
 
 impl Lease {
-    /// Makes a lease. The gate is held by the caller, so that nobody takes the new file for a dead process's.
+    /// Makes a lease. The caller shares the gate, so that nobody takes the new file for a dead process's.
     fn create(layout: &Layout, gate: File) -> Result<Self, Error> {
         let path = layout.lease(&Id::random());
-        let fail = |error| Error::at("create", &path, error);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(fail)?;
+        let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                return Ok(Self { gate, notes: None });
+            }
+            Err(error) => return Err(Error::at("create", &path, error)),
+        };
         // Somebody who looks which leases live may have it for a moment.
         lock::patiently(&path, || file.lock())?;
-        Ok(Self { path, file, gate, count: 0, holds_gate: false })
+        lock::patiently(&path, || gate.unlock())?;
+        Ok(Self { gate, notes: Some(Notes { path, file, count: 0 }) })
     }
 
     fn write(&mut self, used: Used) -> Result<(), Error> {
-        if self.holds_gate {
-            return Ok(());
-        }
-        lock::patiently(&self.path, || self.gate.lock_shared())?;
+        let Some(notes) = &mut self.notes else { return Ok(()) };
+        lock::patiently(&notes.path, || self.gate.lock_shared())?;
         // By position: a pin of which a part was written is written over.
-        match self.file.write_all_at(&used.to_bytes(), self.count * PIN_BYTES as u64) {
+        match notes.file.write_all_at(&used.to_bytes(), notes.count * PIN_BYTES as u64) {
             Ok(()) => {
-                self.count += 1;
-                lock::patiently(&self.path, || self.gate.unlock())
+                notes.count += 1;
+                lock::patiently(&notes.path, || self.gate.unlock())
             }
+            // The gate stays shared, which keeps everything.
             Err(_) => {
-                self.holds_gate = true;
+                self.notes = None;
                 Ok(())
             }
         }
     }
 }
 
-impl Drop for Lease {
+impl Drop for Notes {
     fn drop(&mut self) {
         // What cannot be removed has no lock, and goes with the next sweep.
         let _ = std::fs::remove_file(&self.path);
-        // Closing is not enough: a process forked meanwhile may share the open files for a moment.
+        // Closing is not enough: a process forked meanwhile may share the open file for a moment.
         let _ = self.file.unlock();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.notes = None;
         let _ = self.gate.unlock();
     }
 }
@@ -219,6 +238,11 @@ impl Uses {
         if state.pinned.contains(&Used::Layer(layer.diff_id)) {
             state.known.insert(layer.diff_id, layer.clone());
         }
+    }
+
+    /// Forgets what is known of every layer.
+    pub(super) fn forget_all(&self) {
+        self.state().known.clear();
     }
 
     /// Forgets what is known of a layer.
@@ -275,9 +299,7 @@ impl Store {
             let gate = lock::open(&path)?;
             let shared = || lock::try_lock(&path, gate.try_lock_shared());
             lock::poll("use the store", shared, || waiting(&LockOwner::read(&gate)))?;
-            let lease = Lease::create(&self.layout, gate)?;
-            lock::patiently(&path, || lease.gate.unlock())?;
-            state.lease = Some(lease);
+            state.lease = Some(Lease::create(&self.layout, gate)?);
         }
         state.holders += 1;
         drop(state);
@@ -312,6 +334,11 @@ impl Store {
         let gate = Lock::of(file);
         gate.sign(purpose);
         Ok(gate)
+    }
+
+    /// Has every layer looked at anew: one that was found may have been found damaged since, here or by another process.
+    pub fn look_again(&self) {
+        self.uses.forget_all();
     }
 
     /// Notes that this process uses a cache mount, before it looks whether it is there.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::parallel::MeetingPoint;
 use crate::registry::shared;
 use crate::rootless::{RANGES, SINGLE, user};
+use crate::shells::Session;
 use crate::workspace::{Finished, Who, Workspace};
 
 fn json(finished: &Finished) -> Value {
@@ -71,7 +72,7 @@ fn fill(workspace: &Workspace) {
     let recipe = |name: &str| {
         format!(
             "ARG BASE\nFROM ${{BASE}} AS build\nRUN echo {name} >/built && ln /built /again\n\
-             FROM ${{BASE}}\nRUN --mount=type=cache,target=/c echo ran-{name}; seq 20000 >/c/{name}\n\
+             FROM ${{BASE}}\nRUN --mount=type=cache,target=/c echo ran-\"{name}\"; seq 20000 >/c/{name}\n\
              COPY --from=build /built /\nCOPY {name}.txt /\n"
         )
     };
@@ -213,6 +214,7 @@ fn age_and_size_bound_what_goes() {
     for arguments in [["--older-than", "7d"], ["--filter", "until=72h"]] {
         assert_eq!(prune(&workspace, &[&arguments[..], &["--dry-run"]].concat())["freed"], 0);
     }
+    assert_eq!(prune(&workspace, &["--older-than", "30000000000000w", "--force"])["freed"], 0);
     let size = du(&workspace)["size"].as_u64().unwrap();
     let plenty = size.to_string();
     assert_eq!(prune(&workspace, &["--keep-storage", &plenty, "--dry-run"])["freed"], 0);
@@ -268,9 +270,11 @@ fn a_killed_prune_leaves_a_good_store() {
     for number in 0..300 {
         workspace.write(&format!("many/{number}"), format!("{number}"));
     }
-    let output = workspace.layout_output("image");
-    let build = || workspace.build([&shared().base_argument(), &output]).run().success();
-    build();
+    let build = |name: &str| {
+        workspace.build([&shared().base_argument(), &workspace.layout_output(name)]).run().success();
+        assert_eq!(crate::layout::read(&workspace.out(name)).text("count"), "300\n", "{name}");
+    };
+    build("first");
     for delay in [0, 1, 2, 4, 6, 8, 12, 20] {
         let running = workspace.strata(["prune", "--all", "--force"]).start();
         std::thread::sleep(Duration::from_millis(delay));
@@ -278,12 +282,59 @@ fn a_killed_prune_leaves_a_good_store() {
         running.wait();
         let report = du(&workspace);
         assert_eq!(report["size"].as_u64(), Some(disk_usage(&workspace.state())), "after {delay} ms");
-        build();
-        let image = crate::layout::read(&workspace.out("image"));
-        assert_eq!(image.text("count"), "300\n", "after {delay} ms");
+        build(&format!("after-{delay}"));
     }
     prune(&workspace, &["--all", "--force"]);
     assert_eq!(entries(&workspace, "layers") + entries(&workspace, "tmp"), 0);
-    build();
+    build("last");
     workspace.assert_nothing_left();
+}
+
+#[test]
+fn builds_and_prunes_at_once_hinder_nobody() {
+    let workspace = Workspace::new();
+    workspace.dockerfile(
+        "ARG BASE\nFROM ${BASE} AS common\nARG ROUND\nRUN echo common $ROUND >/common\n\
+         FROM ${BASE}\nARG N\nARG ROUND\nRUN --mount=type=cache,target=/c echo $N $ROUND >/n && echo $N >/c/$N\n\
+         COPY file /\nCOPY --from=common /common /\nWORKDIR /w\nRUN cat /n /common /file >all\n",
+    );
+    workspace.write("file", "file\n");
+    for round in 0..3 {
+        let build = |n: u32| {
+            let output = workspace.layout_output(&format!("image-{round}-{n}"));
+            let arguments =
+                [shared().base_argument(), format!("--build-arg=N={n}"), format!("--build-arg=ROUND={round}")];
+            workspace.build(arguments.iter().chain([&output])).env("STRATA_PASTA", "off").start()
+        };
+        let running: Vec<_> = (0..3).map(build).collect();
+        for _ in 0..6 {
+            prune(&workspace, &["--all", "--force"]);
+        }
+        for (n, running) in running.into_iter().enumerate() {
+            running.wait().success();
+            let image = crate::layout::read(&workspace.out(&format!("image-{round}-{n}")));
+            assert_eq!(image.text("w/all"), format!("{n} {round}\ncommon {round}\nfile\n"));
+        }
+    }
+    prune(&workspace, &["--all", "--force"]);
+    assert_eq!(entries(&workspace, "layers") + entries(&workspace, "mounts") + entries(&workspace, "tmp"), 0);
+    workspace.assert_nothing_left();
+}
+
+#[test]
+fn a_person_is_asked() {
+    let workspace = Workspace::new();
+    workspace.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    workspace.build::<_, &str>([]).run().success();
+    for (answer, left) in [("n", 1), ("", 1), ("yes", 0)] {
+        let mut session = Session::start(&workspace.strata(["prune"]));
+        session.wait_for("go on? [y/N]");
+        assert_eq!(entries(&workspace, "layers"), 1);
+        session.keys(&format!("{answer}\n"));
+        let (status, screen) = session.end();
+        assert!(status.success() && screen.contains("built layers"), "{screen}");
+        assert_eq!(entries(&workspace, "layers"), left, "{screen}");
+    }
+    let (status, screen) = Session::start(&workspace.strata(["prune"])).end();
+    assert!(status.success() && !screen.contains("go on?"), "nothing to ask: {screen}");
 }

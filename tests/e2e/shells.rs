@@ -28,6 +28,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Starts it.
     pub(crate) fn start(strata: &Strata) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).unwrap();
@@ -59,7 +60,8 @@ impl Session {
         String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
     }
 
-    fn wait_for(&mut self, needle: &str) {
+    /// Waits until the screen has shown a text.
+    pub(crate) fn wait_for(&mut self, needle: &str) {
         let deadline = Instant::now() + LIMIT;
         while !self.screen().contains(needle) {
             let ended = self.child.try_wait().unwrap();
@@ -77,6 +79,7 @@ impl Session {
         }
     }
 
+    /// Types.
     pub(crate) fn keys(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
