@@ -20,8 +20,10 @@ demo: ## build two example images with base images made here (the first run take
 test: setup ## run every test
 	@scripts/test
 
-soak: setup ## a thousand steps and fifty kills: nothing may be left, nothing may grow (SOAK=STEPS,KILLS)
+soak: setup ## a thousand steps, hundreds of kills, full and failing disks, chance layers: nothing may be left, lost or grow (SOAK=STEPS,KILLS)
 	STRATA_SOAK="$${SOAK:-1000,50}" cargo test --test e2e soak:: -- --nocapture --test-threads=1
+	STRATA_SOAK=1,1 cargo test --test e2e -- --nocapture --test-threads=1 crash:: damage::
+	PROPTEST_CASES="$${CASES:-500}" cargo test --lib layer::
 
 check: ## what a change must pass before it is looked at: format and lints
 	cargo fmt --check

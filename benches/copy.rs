@@ -68,7 +68,7 @@ fn copies(criterion: &mut Criterion) {
         });
         let known = open(Some(index.clone()));
         select(&op, &known).unwrap();
-        known.save().unwrap();
+        known.save(&|path, bytes| std::fs::write(path, bytes)).unwrap();
         group.bench_function(format!("select {name}, everything remembered"), |bencher| {
             bencher.iter(|| black_box(select(&op, &open(Some(index.clone()))).unwrap()));
         });

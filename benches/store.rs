@@ -9,9 +9,10 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use strata::cache::listing::{Facts, Kind, Listing};
 use strata::cache::record::{Below, Record};
 use strata::cache::{self, Found, key};
-use strata::digest::{DiffId, Digest, Key};
+use strata::digest::{ContentId, DiffId, Digest, Key};
 use strata::graph::{NodeId, RunOp};
 use strata::image::assemble::{Built, assemble};
 use strata::image::chain::Chain;
@@ -82,11 +83,11 @@ fn steps(criterion: &mut Criterion) {
         fields: fields.clone(),
         layer,
         created: 0,
+        made: 0,
         elapsed_ms: 1,
         step: "RUN make".into(),
-        made_by: None,
         below: Below::Scratch,
-        made: 0,
+        made_by: None,
     };
     group.bench_function("remember a step", |bencher| {
         bencher.iter(|| cache::remember(&store, &fields.key(), &record).unwrap());
@@ -97,6 +98,21 @@ fn steps(criterion: &mut Criterion) {
     let unknown = key::run(&step(2), &chain, &platform(), &[]).key();
     group.bench_function("find a step that is not", |bencher| {
         bencher.iter(|| assert_eq!(cache::lookup(&store, &unknown), Found::Nothing));
+    });
+    group.bench_function("keep what 10,000 files were, for explaining", |bencher| {
+        let id = ContentId::from_bytes([1; 32]);
+        let files: Vec<(Vec<u8>, Facts)> = (0..10_000_u64)
+            .map(|number| {
+                let path = format!("data/directory-{:03}/file-{number:05}.txt", number / 100);
+                let content = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                (path.into_bytes(), Facts { kind: Kind::File, mode: 0o644, owner: (0, 0), content, attributes: 0 })
+            })
+            .collect();
+        bencher.iter_batched(
+            || files.clone(),
+            |files| cache::remember_listing(&store, &id, &Listing::new(files).encode()).unwrap(),
+            BatchSize::LargeInput,
+        );
     });
     group.bench_function("lock and unlock", |bencher| {
         bencher.iter(|| store.lock("step", "run a step", &mut |_| ControlFlow::Break(())).unwrap());

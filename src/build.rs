@@ -12,8 +12,10 @@ mod record;
 mod shell;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::error::{Error, Findings, sentence};
@@ -172,6 +174,9 @@ pub fn build(request: &Request, place: &Workplace) -> Result<Built, Error> {
     let record = Record::begin(request, place);
     let mut left = None;
     let outcome = recorded(request, place, &record, &mut left).map_err(|error| ended(error, &place.cancel));
+    for damage in place.store.take_damage() {
+        place.reporter.warning(damage.to_string());
+    }
     record.end(match &outcome {
         Ok(built) => Outcome::Done { image: Some(built.image_id.to_string()) },
         Err(error) => record::failure(error),
@@ -202,28 +207,45 @@ fn recorded(
     if !rules.is_empty() {
         return Err(Error::Violations { rules });
     }
-    let executor = executor(&plan, request, place);
+    let (executor, memory) = (executor(&plan, request, place), solve::Memory::default());
     let notes = record::notes(request);
     let explainer = explainer(&plan, request);
-    let asked = solver(&plan, &executor, request, place, &notes);
+    let asked = solver(&plan, &executor, request, place, (&memory, &notes));
     let solver = solve::Solver { build: record.id(), explain: explainer.as_ref(), ..asked };
-    let solved = schedule::run(&plan.graph, &solver, place.slots);
+    let solved = match schedule::run(&plan.graph, &solver, place.slots) {
+        Ok(_) if solver.has_mended() => solver.again(),
+        outcome => outcome,
+    };
     record::keep_notes(&notes, place);
     *left = executor.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
     if left.is_none() {
         executor.networks.end();
     }
     for context in plan.contexts.values() {
-        if let Err(error) = context.save() {
+        if let Some(path) = context.damaged_index() {
+            place.store.note_damage(store::Damage::Context { path: path.to_owned() });
+        }
+        let put = |path: &Path, bytes: &[u8]| place.store.replace(path, bytes).map_err(io::Error::other);
+        if let Err(error) = context.save(&put) {
             place.reporter.warning(format!("the context's index is not remembered: {error}"));
         }
     }
-    let solved = solved.map_err(|failed| step_failed(&plan, failed, record, place.store.root()))?;
-    let finish = Finish { request, place, plan: &plan, executor: &executor, solved: &solved };
-    let (image, exported) = finish.outputs()?;
-    for damage in place.store.take_damage() {
-        place.reporter.warning(damage.to_string());
+    let failed = |failed| step_failed(&plan, failed, record, place.store.root());
+    let mut solved = solved.map_err(failed)?;
+    let finish = |solved: &[_]| Finish { request, place, plan: &plan, executor: &executor, solved }.outputs();
+    let mut finished = finish(&solved);
+    for _ in 0..solve::MENDS {
+        if !finished.as_ref().is_err_and(Error::is_loss) {
+            break;
+        }
+        // What the outputs found damaged or gone is made again, and all that depends on it. The steps' network has ended.
+        let executor = self::executor(&plan, request, place);
+        let solver =
+            solve::Solver { build: record.id(), ..self::solver(&plan, &executor, request, place, (&memory, &notes)) };
+        solved = solver.again().map_err(failed)?;
+        finished = finish(&solved);
     }
+    let (image, exported) = finished?;
     Ok(Built {
         build: record.id().cloned(),
         image_id: image.config.descriptor.digest,
@@ -243,9 +265,10 @@ pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Known>), 
     let _shared = share(place)?;
     let plan = prepare(request, place)?;
     let executor = executor(&plan, request, place);
+    let memory = solve::Memory::default();
     let notes = record::notes(request);
     let explainer = explainer(&plan, request);
-    let solver = solver(&plan, &executor, request, place, &notes);
+    let solver = solver(&plan, &executor, request, place, (&memory, &notes));
     let known = solve::Solver { explain: explainer.as_ref(), ..solver }.status();
     Ok((plan, known))
 }
@@ -266,7 +289,7 @@ fn share(place: &Workplace) -> Result<store::Share, Error> {
 
 fn executor<'a>(plan: &'a Plan, request: &'a Request, place: &'a Workplace) -> Executor<'a> {
     let Workplace { store, client, reporter, cancel, xattr, owners, .. } = place;
-    let (bases, completions) = (&plan.bases, Completions::default());
+    let (bases, completions) = (&plan.bases, Arc::new(Completions::default()));
     let layers = Layers { store, bases, client, reporter, cancel, xattr: *xattr, owners: *owners, completions };
     Executor {
         store,
@@ -293,7 +316,7 @@ fn solver<'a>(
     executor: &'a Executor<'a>,
     request: &'a Request,
     place: &'a Workplace,
-    notes: &'a Notes,
+    (memory, notes): (&'a solve::Memory, &'a Notes),
 ) -> solve::Solver<'a> {
     let Workplace { store, reporter, .. } = place;
     solve::Solver {
@@ -304,6 +327,7 @@ fn solver<'a>(
         use_cache: request.use_cache,
         build: None,
         fresh: &plan.fresh,
+        memory,
         notes,
         explain: None,
     }

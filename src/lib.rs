@@ -57,6 +57,8 @@ pub mod runtime;
 
 pub mod execute;
 
+pub mod fsck;
+
 pub mod schedule;
 
 pub mod export;

@@ -58,6 +58,11 @@ const RULE: &[(&str, &[&str])] = &[
             "fetch",
         ],
     ),
+    // Verifies what all of them have put into the store.
+    (
+        "fsck",
+        &["digest", "progress", "image", "store", "journal", "layer", "context", "runtime", "base", "cache", "execute"],
+    ),
     // Explanations name lines of the recipe, times in words, and what files of a selection are.
     (
         "schedule",
@@ -71,6 +76,7 @@ const RULE: &[(&str, &[&str])] = &[
             "graph",
             "store",
             "layer",
+            "base",
             "cache",
             "fetch",
             "execute",
@@ -126,6 +132,7 @@ const RULE: &[(&str, &[&str])] = &[
             "base",
             "collection",
             "execute",
+            "fsck",
             "export",
             "build",
             "units",

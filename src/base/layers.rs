@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::base::completion::{self, Completions};
@@ -10,13 +11,14 @@ use crate::base::{BaseBlob, Bases, layout};
 use crate::digest::DiffId;
 use crate::image::chain::Chain;
 use crate::image::manifest::Descriptor;
+use crate::layer::archive::{self, Times};
 use crate::layer::unpack::{self, Unpacked};
 use crate::layer::{self, compress};
 use crate::progress::{Reporter, Task};
 use crate::recipe::reference::Reference;
 use crate::registry::{self, Client};
 use crate::runtime::Cancel;
-use crate::store::{self, BlobWriter, Form, LayerMeta, Origin, Store, StoredLayer};
+use crate::store::{self, BlobWriter, Form, LayerMeta, Origin, Scratch, Store, StoredLayer};
 
 /// Why a layer's files cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,14 @@ pub enum Error {
         /// What the blob holds.
         found: DiffId,
     },
+    /// The files of an unpacked layer could not be read back.
+    #[error("layer {layer} cannot be sealed")]
+    Seal {
+        /// The layer.
+        layer: DiffId,
+        /// Why.
+        source: archive::Error,
+    },
     /// Layers that leave something to those below them could not be completed.
     #[error(transparent)]
     Completion(#[from] completion::Error),
@@ -92,7 +102,12 @@ impl Error {
             | Self::Layout { reference, .. }
             | Self::Unpack { reference, .. }
             | Self::WrongDiffId { reference, .. } => Some(reference),
-            Self::Lost { .. } | Self::Store(_) | Self::Completion(_) | Self::Read { .. } | Self::Cancelled => None,
+            Self::Lost { .. }
+            | Self::Store(_)
+            | Self::Seal { .. }
+            | Self::Completion(_)
+            | Self::Read { .. }
+            | Self::Cancelled => None,
         }
     }
 
@@ -100,7 +115,7 @@ impl Error {
     pub fn is_environment(&self) -> bool {
         match self {
             Self::Registry { source, .. } => source.is_about_the_network(),
-            Self::Store(_) | Self::Completion(_) | Self::Read { .. } => true,
+            Self::Store(_) | Self::Seal { .. } | Self::Completion(_) | Self::Read { .. } => true,
             Self::Lost { .. }
             | Self::Layout { .. }
             | Self::Unpack { .. }
@@ -124,6 +139,9 @@ pub enum UnpackError {
 /// The format of an archive that another writer made.
 const FOREIGN: &str = "foreign";
 
+/// The directory of a layer's files in a scratch directory.
+const TREE: &str = "tree";
+
 /// How many layers of a base are fetched at a time.
 const AT_ONCE: usize = 4;
 
@@ -144,8 +162,8 @@ pub struct Layers<'a> {
     pub xattr: layer::OverlayXattr,
     /// Whose files a layer's files become.
     pub owners: unpack::Owners,
-    /// What completes layers that leave something to those below them.
-    pub completions: Completions,
+    /// What completes layers that leave something to those below them. Directories of a chain last as long as this does.
+    pub completions: Arc<Completions>,
 }
 
 impl Layers<'_> {
@@ -181,6 +199,24 @@ impl Layers<'_> {
         Ok(trees)
     }
 
+    /// Looks at every file of the layers of a chain that are in the store, takes those that are damaged out of it, and gives
+    /// their names.
+    ///
+    /// # Errors
+    /// What keeps them from being read or removed.
+    pub fn discard_damaged(&self, chain: &Chain) -> Result<Vec<DiffId>, store::Error> {
+        let mut damaged = Vec::new();
+        for layer in chain.layers() {
+            let Some(stored) = self.store.layer(layer)? else { continue };
+            let whole = is_whole(&stored, self.xattr).or_else(|error| error.is_damage().then_some(false).ok_or(error));
+            // What cannot be read for another reason is nobody's fault.
+            if matches!(whole, Ok(false)) && self.store.discard_layer(layer)? {
+                damaged.push(*layer);
+            }
+        }
+        Ok(damaged)
+    }
+
     /// Sees to it that the blob of a base layer is in the store.
     ///
     /// # Errors
@@ -188,7 +224,7 @@ impl Layers<'_> {
     pub fn blob(&self, layer: &DiffId) -> Result<Descriptor, Error> {
         let home = self.bases.blob(layer).ok_or(Error::Lost { layer: *layer })?;
         let BaseBlob { reference, descriptor: blob, .. } = home;
-        if self.store.blob_path(&blob.digest).is_none() {
+        if !self.store.has_blob(&blob.digest, blob.size)? {
             let task = self.reporter.start(&fetch_title(reference, blob));
             let fetched = self.lock(&format!("blob-{}", blob.digest.hex()), &task).and_then(|_lock| {
                 if self.store.blob_path(&blob.digest).is_some() { Ok(()) } else { self.download(home, &task, None) }
@@ -213,40 +249,15 @@ impl Layers<'_> {
         if let Some(stored) = self.store.layer(&layer)? {
             return Ok(stored);
         }
-        let scratch = self.store.scratch()?;
-        let tree = scratch.dir("tree")?;
-        let unpacked = match self.store.blob_path(&blob.digest) {
-            Some(path) => {
-                let file = std::fs::File::open(&path).map_err(|source| Error::Read { path, source })?;
-                unpack_blob(file, &tree, self.xattr, self.owners)
-            }
-            None => {
-                let (sender, receiver) = sync_channel(16);
-                std::thread::scope(|scope| {
-                    let unpacking =
-                        scope.spawn(|| unpack_blob(Incoming::new(receiver), &tree, self.xattr, self.owners));
-                    self.download(home, task, Some(sender))?;
-                    unpacking.join().map_err(|_| Error::Cancelled)
-                })?
-            }
+        let (scratch, Unpacked { measured, left_out, implied }) = match self.unpack_stored(layer, home)? {
+            Some(unpacked) => unpacked,
+            None => self.unpack_fetched(layer, home, task)?,
         };
-        let unpacked = unpacked.map_err(|source| Error::Unpack {
-            reference: Box::new(reference.clone()),
-            blob: Box::new(blob.clone()),
-            source,
-        })?;
-        let Unpacked { measured, left_out, implied } = unpacked;
         for left_out in left_out {
             self.reporter.warning(format!("{}: {left_out}", reference.familiar()));
         }
-        if measured.diff_id != layer {
-            return Err(Error::WrongDiffId {
-                reference: Box::new(reference.clone()),
-                blob: Box::new(blob.clone()),
-                expected: layer,
-                found: measured.diff_id,
-            });
-        }
+        let tree = scratch.path().join(TREE);
+        let seal = archive::seal(&tree, self.xattr).map_err(|source| Error::Seal { layer, source })?;
         Ok(self.store.publish_layer(
             &layer,
             &tree,
@@ -254,12 +265,43 @@ impl Layers<'_> {
                 tar_size: measured.size,
                 entries: measured.entries,
                 disk: store::allocated(&tree),
-                origin: Origin::Pulled { reference: reference.to_string() },
+                origin: Origin::Pulled { reference: reference.to_string(), seal },
                 clamp: None,
                 forms: vec![Form { format: FOREIGN.to_owned(), descriptor: blob.clone() }],
                 implied,
             },
         )?)
+    }
+
+    /// Unpacks the blob that the store has; `None` if it has none, or one that is damaged, which is then gone.
+    fn unpack_stored(&self, layer: DiffId, home: &BaseBlob) -> Result<Option<(Scratch, Unpacked)>, Error> {
+        let blob = &home.descriptor;
+        if !self.store.has_blob(&blob.digest, blob.size)? {
+            return Ok(None);
+        }
+        let Some(path) = self.store.blob_path(&blob.digest) else { return Ok(None) };
+        let scratch = self.store.scratch()?;
+        let tree = scratch.dir(TREE)?;
+        let file = std::fs::File::open(&path).map_err(|source| Error::Read { path, source })?;
+        match matching(layer, home, unpack_blob(file, &tree, self.xattr, self.owners)) {
+            Ok(unpacked) => Ok(Some((scratch, unpacked))),
+            // What the image itself is to blame for stays so when it is fetched again.
+            Err(error) if self.store.verify_blob(&blob.digest)? => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Fetches the blob into the store and unpacks it on the way.
+    fn unpack_fetched(&self, layer: DiffId, home: &BaseBlob, task: &Task<'_>) -> Result<(Scratch, Unpacked), Error> {
+        let scratch = self.store.scratch()?;
+        let tree = scratch.dir(TREE)?;
+        let (sender, receiver) = sync_channel(16);
+        let unpacked = std::thread::scope(|scope| {
+            let unpacking = scope.spawn(|| unpack_blob(Incoming::new(receiver), &tree, self.xattr, self.owners));
+            self.download(home, task, Some(sender))?;
+            unpacking.join().map_err(|_| Error::Cancelled)
+        })?;
+        Ok((scratch, matching(layer, home, unpacked)?))
     }
 
     /// Fetches a blob into the store, and hands a copy of its bytes to whoever unpacks them.
@@ -298,6 +340,33 @@ impl Layers<'_> {
 
 fn fetch_title(reference: &Reference, blob: &Descriptor) -> String {
     format!("fetch {} {}", reference.familiar(), &blob.digest.to_string()[..19])
+}
+
+/// What was unpacked, if it is the layer that the image's configuration names.
+fn matching(layer: DiffId, home: &BaseBlob, unpacked: Result<Unpacked, UnpackError>) -> Result<Unpacked, Error> {
+    let (reference, blob) = (Box::new(home.reference.clone()), Box::new(home.descriptor.clone()));
+    match unpacked {
+        Err(source) => Err(Error::Unpack { reference, blob, source }),
+        Ok(unpacked) if unpacked.measured.diff_id != layer => {
+            Err(Error::WrongDiffId { reference, blob, expected: layer, found: unpacked.measured.diff_id })
+        }
+        Ok(unpacked) => Ok(unpacked),
+    }
+}
+
+/// Whether a layer's files are still what they were when the layer came into the store. Reads all of them: of a layer that
+/// Strata made its archive is made again, which has its DiffID; of another's, its seal.
+///
+/// # Errors
+/// What keeps the files from being read.
+pub fn is_whole(layer: &StoredLayer, xattr: layer::OverlayXattr) -> Result<bool, archive::Error> {
+    match &layer.meta.origin {
+        Origin::Pulled { seal, .. } => Ok(archive::seal(&layer.tree, xattr)? == *seal),
+        Origin::Built { .. } => {
+            let measured = archive::measure(&layer.tree, xattr, Times { clamp: layer.meta.clamp })?;
+            Ok(measured.diff_id == layer.diff_id)
+        }
+    }
 }
 
 fn unpack_blob(

@@ -102,6 +102,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether an output needs something that was in the store and is not there any more.
+    pub(super) fn is_loss(&self) -> bool {
+        match self {
+            Self::Blobs(error) => error.is_loss(),
+            Self::Layout(error) => error.is_loss(),
+            _ => false,
+        }
+    }
+
     /// Whether this machine, and not the recipe, is the cause.
     pub fn is_environment(&self) -> bool {
         let by_part = match self {

@@ -44,8 +44,9 @@ fn before(request: &Request, line: Option<usize>, place: &Workplace, record: &Re
     let target = request.graph.target.as_deref();
     let plan = prepare_with(request, place, &|recipe| cut(recipe, target, line))?;
     let executor = executor(&plan, request, place);
-    let notes = notes(request);
-    let solver = solve::Solver { build: record.id(), ..solver(&plan, &executor, request, place, &notes) };
+    let (memory, notes) = (solve::Memory::default(), notes(request));
+    let asked = solver(&plan, &executor, request, place, (&memory, &notes));
+    let solver = solve::Solver { build: record.id(), ..asked };
     let mut graph = plan.graph.clone();
     // The target is the last node, because nothing needs it.
     graph.nodes.pop();

@@ -21,7 +21,6 @@ use record::Record;
 /// What steps made, by their keys.
 pub const STEPS: Bucket = Bucket::new("steps-v1");
 const SELECTIONS: Bucket = Bucket::new("selections-v1");
-
 const LISTINGS: Bucket = Bucket::new("listings-v1");
 const HISTORY: Bucket = Bucket::new("history-v1");
 
@@ -38,7 +37,8 @@ pub enum Found {
 
 /// What is remembered of a step, if the record is sound, and whether its layer is in the store.
 pub fn lookup(store: &Store, key: &Key) -> Found {
-    let Some(record) = recall(store, key) else { return Found::Nothing };
+    let record = store.read_record(STEPS, key).and_then(|bytes| Record::decode(&bytes));
+    let Some(record) = record else { return Found::Nothing };
     match store.layer(&record.layer) {
         Ok(Some(_)) => Found::Layer(Box::new(record)),
         Ok(None) | Err(_) => Found::Gone(Box::new(record)),
@@ -50,9 +50,9 @@ pub fn was_damaged(store: &Store, key: &Key) -> bool {
     store.found_damaged(STEPS, key)
 }
 
-/// The record of a step, if it is sound, whether its layer is still there or not.
+/// The record of a step, if it is sound, whether its layer is still there or not; looking at it does not count as a use.
 pub fn recall(store: &Store, key: &Key) -> Option<Record> {
-    Record::decode(&store.read_record(STEPS, key)?)
+    Record::decode(&store.glance_at_record(STEPS, key)?)
 }
 
 /// The layer that the bytes of a step's record name.
@@ -68,11 +68,41 @@ pub fn remember(store: &Store, key: &Key, record: &Record) -> Result<(), crate::
     store.write_record(STEPS, key, &record.encode())
 }
 
+/// What a record is about, as far as somebody who verifies it must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// It stands for a layer.
+    Layer(DiffId),
+    /// It is the record of a step or of a selection, and cannot be understood.
+    Nonsense,
+    /// Anything else.
+    Other,
+}
+
+/// What the value of a record in the bucket of this name is about.
+pub fn meaning(bucket: &str, value: &[u8]) -> Meaning {
+    if bucket == STEPS.name() {
+        Record::decode(value).map_or(Meaning::Nonsense, |record| Meaning::Layer(record.layer))
+    } else if bucket == SELECTIONS.name() && value.len() != size_of::<ContentId>() {
+        Meaning::Nonsense
+    } else {
+        Meaning::Other
+    }
+}
+
 /// The digest of a selection of files of a chain of layers, if it was taken before. `question` names the chain and
 /// what is selected of it; layers never change, so the answer never does.
 pub fn recall_selection(store: &Store, question: &Key) -> Option<ContentId> {
     let bytes = store.read_record(SELECTIONS, question)?;
     Some(ContentId::from_bytes(bytes.try_into().ok()?))
+}
+
+/// Forgets the answer to [`recall_selection`].
+///
+/// # Errors
+/// If the store cannot be written.
+pub fn forget_selection(store: &Store, question: &Key) -> Result<(), crate::store::Error> {
+    store.remove_record(SELECTIONS, question).map(drop)
 }
 
 /// Remembers the answer to [`recall_selection`].
@@ -85,7 +115,7 @@ pub fn remember_selection(store: &Store, question: &Key, digest: &ContentId) -> 
 
 /// The listing of a selection of files, if it was kept.
 pub fn recall_listing(store: &Store, selection: &ContentId) -> Option<Listing> {
-    Listing::decode(&store.read_record(LISTINGS, &named(selection))?)
+    Listing::decode(&store.glance_at_record(LISTINGS, &named(selection))?)
 }
 
 /// Keeps the listing of a selection of files, so that it can be told later what changed.
@@ -98,10 +128,11 @@ pub fn remember_listing(store: &Store, selection: &ContentId, listing: &[u8]) ->
 
 /// Every run that is remembered; none where the memory is missing or damaged.
 pub fn history(store: &Store) -> History {
-    store.read_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
+    store.glance_at_record(HISTORY, &the_history()).map(|bytes| History::decode(&bytes)).unwrap_or_default()
 }
 
-/// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at the same time wait for each other.
+/// Adds runs to the history, newest last, and forgets the listings of files of those that are too many. Builds that end at
+/// the same time wait for each other.
 ///
 /// # Errors
 /// If the store cannot be written.

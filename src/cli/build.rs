@@ -301,6 +301,11 @@ fn allowed(given: &[String]) -> Result<graph::Allowed, exit::Error> {
     Ok(allowed)
 }
 
+/// The view of progress of commands that have no flag for it.
+pub(super) fn progress_view() -> Box<dyn Sink> {
+    view(Progress::Auto, false)
+}
+
 fn view(progress: Progress, quiet: bool) -> Box<dyn Sink> {
     match progress.on(std::io::stderr().is_terminal(), &|name| std::env::var(name).ok()) {
         _ if quiet => Box::new(Silent),

@@ -11,7 +11,7 @@ use crate::execute::cache_mount::{carry, stored};
 use crate::execute::{self, agent};
 use crate::recipe::{platform, reference};
 use crate::runtime::userns;
-use crate::{export, secret, settings, store};
+use crate::{export, fsck, secret, settings, store};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,17 @@ pub(super) enum Error {
         name: String,
         /// The steps there are.
         titles: Vec<String>,
+    },
+    /// The store could not be verified.
+    #[error(transparent)]
+    Fsck(#[from] fsck::Error),
+    /// The store is damaged. What is wrong is printed already.
+    #[error("{}", unsound(*found, *lost))]
+    Unsound {
+        /// How many things are wrong and still there.
+        found: usize,
+        /// How many are gone for good.
+        lost: usize,
     },
     /// A document in the store is damaged.
     #[error("{what} of {name} is missing or damaged in the local store; build it again")]
@@ -232,6 +243,9 @@ fn class(error: &Error) -> u8 {
         Error::CacheMounts(stored::Error::InUse) | Error::Carry(carry::Error::Stored(stored::Error::InUse)) => {
             BUILD_FAILED
         }
+        Error::Fsck(fsck::Error::Cancelled) => INTERRUPTED,
+        Error::Fsck(_) => ENVIRONMENT,
+        Error::Unsound { .. } => BUILD_FAILED,
         Error::CacheMounts(_) | Error::Carry(carry::Error::Stored(_) | carry::Error::Write { .. }) => ENVIRONMENT,
         Error::Carry(_) | Error::NoCacheMount { .. } => BUILD_FAILED,
         Error::Read { .. } => USAGE,
@@ -263,6 +277,14 @@ fn class_of_build(error: &build::Error) -> u8 {
         build::Error::Cancelled => INTERRUPTED,
         other if other.is_environment() => ENVIRONMENT,
         _ => BUILD_FAILED,
+    }
+}
+
+fn unsound(found: usize, lost: usize) -> String {
+    match (found, lost) {
+        (0, _) => "the store was repaired, and what is named above is lost".to_owned(),
+        _ => "the store is damaged: strata fsck --repair removes what is damaged, so that it is fetched or made again"
+            .to_owned(),
     }
 }
 

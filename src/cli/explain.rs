@@ -15,11 +15,12 @@ use crate::progress::{Answer, Silent};
 
 /// The arguments of `explain`.
 #[derive(Debug, Args)]
-#[command(after_help = "Each step is\n  \
-    HIT      its result is known: when it was made, by which build and step (strata logs BUILD STEP), how long it took;\n  \
-    MISS     it would run: what is not as it was in the nearest earlier run of the same step;\n  \
-    UNKNOWN  it depends on a step that would run.\n\
-    Nothing is run or fetched but the documents of base images, and no later answer changes.")]
+#[command(
+    after_help = "HIT      the step's result is known: when it was made, by which build and step, and how long it took\n\
+    MISS     it would run: what is not as it was in the nearest earlier run of the same step\n\
+    UNKNOWN  it depends on a step that would run\n\n\
+    Nothing is run, nothing but documents of base images is fetched, and no later answer changes."
+)]
 pub(super) struct Arguments {
     #[command(flatten)]
     recipe: Recipe,

@@ -13,6 +13,7 @@ mod du;
 mod exit;
 mod explain;
 mod flags;
+mod fsck;
 mod graph;
 mod images;
 mod inspect;
@@ -54,6 +55,8 @@ enum Command {
     Du(du::Arguments),
     /// Say of each step of a build whether its result is known, and why not, without running anything
     Explain(explain::Arguments),
+    /// Verify the local store, and repair it
+    Fsck(fsck::Arguments),
     /// Show the layer graph of a build and what is cached, without running anything
     Graph(graph::Arguments),
     /// List the images in the local store
@@ -92,6 +95,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Du(arguments) => du::run(&arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Fsck(arguments) => fsck::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Images(arguments) => images::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

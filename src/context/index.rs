@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,10 +82,10 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Reads an index; empty where there is none that can be used.
-    pub(super) fn load(path: &Path) -> Self {
+    /// Reads an index; empty where there is none, `None` where there is one that cannot be used.
+    pub(super) fn load(path: &Path) -> Option<Self> {
         // A memory that cannot be read is no memory: the files themselves are always there to be read again.
-        std::fs::read(path).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default()
+        std::fs::read(path).map_or_else(|_| Some(Self::default()), |bytes| parse(&bytes))
     }
 
     /// What is known about a path under exactly this `stat` result.
@@ -103,15 +102,7 @@ impl Index {
         self.records.retain(|path, _| !gone(Path::new(path)));
     }
 
-    /// Replaces the file. A reader sees the old one or the new one.
-    pub(super) fn save(&self, path: &Path) -> io::Result<()> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(&self.encode())?;
-        file.persist(path).map(|_| ()).map_err(|error| error.error)
-    }
-
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         let mut records: Vec<_> = self.records.iter().collect();
         records.sort_unstable_by_key(|(path, _)| *path);
@@ -152,6 +143,11 @@ fn put_length(out: &mut Vec<u8>, length: usize) {
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_length(out, bytes.len());
     out.extend(bytes);
+}
+
+/// Whether the bytes are an index that was written whole.
+pub fn is_sound(bytes: &[u8]) -> bool {
+    parse(bytes).is_some()
 }
 
 fn parse(bytes: &[u8]) -> Option<Index> {
@@ -238,8 +234,10 @@ mod tests {
     fn survives_the_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index");
-        index().save(&path).unwrap();
-        assert_eq!(Index::load(&path).records, index().records);
+        std::fs::write(&path, index().encode()).unwrap();
+        assert_eq!(Index::load(&path).unwrap().records, index().records);
+        std::fs::write(&path, "rubbish").unwrap();
+        assert!(Index::load(&path).is_none());
     }
 
     #[test]
@@ -254,7 +252,7 @@ mod tests {
             damaged[at] ^= 1;
             assert!(parse(&damaged).is_none());
         }
-        assert!(Index::load(Path::new("/nonexistent/index")).records.is_empty());
+        assert!(Index::load(Path::new("/nonexistent/index")).unwrap().records.is_empty());
     }
 
     #[test]

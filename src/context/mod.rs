@@ -7,7 +7,7 @@
 
 pub mod glob;
 pub mod ignore;
-mod index;
+pub mod index;
 mod listing;
 pub mod opened;
 
@@ -100,8 +100,8 @@ pub struct Context {
     /// Hidden directories that turned out to hold nothing visible.
     empty: Mutex<HashSet<PathBuf>>,
     index_path: Option<PathBuf>,
-    /// What earlier builds knew, read when first asked.
-    index: OnceLock<Index>,
+    /// What earlier builds knew, read when first asked; `None` where that cannot be used.
+    index: OnceLock<Option<Index>>,
     /// What this build learned.
     learned: Mutex<HashMap<OsString, Learned>>,
     /// Whether something was learned that a later build can trust.
@@ -164,17 +164,24 @@ impl Context {
         self.files_read.load(Ordering::Relaxed)
     }
 
-    /// Writes the stat index, if one was given and there is anything new. Digests that could be stale without showing it are
-    /// left out.
+    /// The stat index, where one was given that was there and could not be used.
+    pub fn damaged_index(&self) -> Option<&Path> {
+        let is_damaged = self.index.get().is_some_and(|loaded| loaded.is_none());
+        self.index_path.as_deref().filter(|_| is_damaged)
+    }
+
+    /// Has the stat index put in its place, if one was given and there is anything new. Digests that could be stale without
+    /// showing it are left out. `put` takes the path that was given and all of the bytes; a reader must see the old file or
+    /// the new one.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(&self) -> Result<(), Error> {
+    pub fn save(&self, put: &dyn Fn(&Path, &[u8]) -> io::Result<()>) -> Result<(), Error> {
         let Some(path) = self.index_path.as_ref().filter(|_| self.worth_saving.swap(false, Ordering::Relaxed)) else {
             return Ok(());
         };
         // Another build may have saved meanwhile: what it knows is kept.
-        let mut index = Index::load(path);
+        let mut index = Index::load(path).unwrap_or_default();
         for (path, learned) in self.learned.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if !learned.record.stat.is_racy(learned.taken) {
                 index.insert(path.into(), learned.record.clone());
@@ -186,7 +193,7 @@ impl Context {
             listing.is_some_and(|listing| path.file_name().is_some_and(|name| listing.find(name).is_none()))
         });
         drop(listings);
-        index.save(path).map_err(|source| Error::SaveIndex { path: path.clone(), source })
+        put(path, &index.encode()).map_err(|source| Error::SaveIndex { path: path.clone(), source })
     }
 
     fn fail(&self, path: &Path, source: io::Error) -> io::Error {
@@ -274,8 +281,9 @@ impl Context {
     }
 
     fn known<T>(&self, path: &Path, stat: &Stat, part: impl Fn(&Record) -> Option<T>) -> Option<T> {
-        let index = self.index.get_or_init(|| self.index_path.as_deref().map(Index::load).unwrap_or_default());
-        if let Some(found) = index.get(path, stat).and_then(&part) {
+        let load = || self.index_path.as_deref().map_or_else(|| Some(Index::default()), Index::load);
+        let index = self.index.get_or_init(load).as_ref();
+        if let Some(found) = index.and_then(|index| index.get(path, stat)).and_then(&part) {
             return Some(found);
         }
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);

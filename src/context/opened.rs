@@ -1,5 +1,6 @@
 //! A build context of any origin, ready to be read: a directory, or what was unpacked from an archive.
 
+use std::io;
 use std::path::Path;
 
 use crate::context::ignore::{Ignore, PatternRef};
@@ -55,13 +56,21 @@ impl Opened {
         }
     }
 
-    /// Remembers what was learned about the files, where that can help a later build.
+    /// The stat index, where there was one that could not be used.
+    pub fn damaged_index(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(context) => context.damaged_index(),
+            Self::Fixed { .. } => None,
+        }
+    }
+
+    /// Remembers what was learned about the files, where that can help a later build: see [`Context::save`].
     ///
     /// # Errors
     /// The index cannot be written.
-    pub fn save(&self) -> Result<(), Error> {
+    pub fn save(&self, put: &dyn Fn(&Path, &[u8]) -> io::Result<()>) -> Result<(), Error> {
         match self {
-            Self::Directory(context) => context.save(),
+            Self::Directory(context) => context.save(put),
             Self::Fixed { .. } => Ok(()),
         }
     }

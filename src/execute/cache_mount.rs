@@ -81,7 +81,7 @@ pub(super) fn take(
             make(executor, cache, start, &directory, &path)?;
         }
     }
-    stored::touch(&directory);
+    stored::touch(&directory, &cache.id, &executor.platform.to_string());
     Ok(Taken { path, _lock: lock })
 }
 
@@ -149,7 +149,7 @@ fn make(
 fn put(scratch: &Scratch, (id, platform): (&str, &str), tree: &Path, directory: &Path, path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let about = scratch.path().join("id");
-    std::fs::write(&about, format!("{id}\n{platform}\n"))?;
+    std::fs::write(&about, stored::said_of(id, platform))?;
     std::fs::rename(&about, directory.join("id"))?;
     std::fs::rename(tree, path)
 }

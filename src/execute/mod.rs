@@ -235,6 +235,15 @@ impl std::fmt::Display for Ended {
 }
 
 impl Error {
+    /// Whether something was needed that an earlier step or a fetch had left in the store, and is not there any more.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Base(error) => matches!(error, base::layers::Error::Lost { .. }),
+            Self::Fetch(error) => matches!(error, fetch::Error::Store(store::Error::NoBlob { .. })),
+            _ => false,
+        }
+    }
+
     /// Whether this machine, and not the recipe, is the cause.
     pub fn is_environment(&self) -> bool {
         match self {
@@ -294,6 +303,8 @@ impl Files {
 pub enum Selected {
     /// Nothing that has to be handed on.
     Nothing,
+    /// The files of a copy whose digest is known and which have not been looked at.
+    Remembered(ContentId),
     /// The files of a copy.
     Files(Files),
     /// What each mount of a run that has files shows, in the order of the mounts.
@@ -356,7 +367,7 @@ impl Executor<'_> {
             Op::Run(op) => {
                 let shown = match files {
                     Selected::Shown(shown) => shown,
-                    Selected::Nothing | Selected::Files(_) => Vec::new(),
+                    Selected::Nothing | Selected::Remembered(_) | Selected::Files(_) => Vec::new(),
                 };
                 run::run(self, op, key, &inputs[0], shown, task)
             }

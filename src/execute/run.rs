@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::base::completion::Completions;
 use crate::digest::{DiffId, Key};
 use crate::execute::mask::Mask;
 use crate::execute::mount::{Mounted, Shown};
@@ -64,6 +65,8 @@ pub(super) struct Prepared {
     pub scratch: Scratch,
     /// What keeps its network alive.
     pub networks: Arc<Networks>,
+    /// What keeps directories of its root that no layer has.
+    pub completions: Arc<Completions>,
 }
 
 /// Makes everything ready that a step is run with.
@@ -103,7 +106,8 @@ pub(super) fn prepare(
         mounts: std::mem::take(&mut mounted.mounts),
         limits: executor.limits.clone(),
     };
-    Ok(Prepared { plan, mounted, root, scratch, networks: Arc::clone(&executor.networks) })
+    let (networks, completions) = (Arc::clone(&executor.networks), Arc::clone(&executor.layers.completions));
+    Ok(Prepared { plan, mounted, root, scratch, networks, completions })
 }
 
 /// Runs the plan; what it writes goes to `task`, without what is to be hidden.

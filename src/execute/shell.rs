@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::sync::Arc;
 
+use crate::base::completion::Completions;
 use crate::execute::mount::{Mounted, Shown};
 use crate::execute::network::Networks;
 use crate::execute::run::{Prepared, prepare};
@@ -30,6 +31,8 @@ pub struct Sandbox {
     _mounted: Mounted,
     /// What keeps the network alive.
     _networks: Arc<Networks>,
+    /// What keeps directories of the root that no layer has.
+    _completions: Arc<Completions>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -52,10 +55,10 @@ impl Executor<'_> {
 impl Sandbox {
     /// The place of a step, as its command left it.
     pub(super) fn of(op: &RunOp, prepared: Prepared) -> Result<Self, Error> {
-        let Prepared { plan, mounted, scratch, networks, .. } = prepared;
+        let Prepared { plan, mounted, scratch, networks, completions, .. } = prepared;
         let own = shell_of(&op.argv).into_iter().filter(|own| !SHELLS.contains(own));
         let shells = own.chain(SHELLS).map(c_string).collect::<Result<_, _>>()?;
-        Ok(Self { plan, shells, _scratch: scratch, _mounted: mounted, _networks: networks })
+        Ok(Self { plan, shells, _scratch: scratch, _mounted: mounted, _networks: networks, _completions: completions })
     }
 
     /// Opens the first shell that is there on a terminal, whose kind is `term`, and stays until it ends.

@@ -35,23 +35,20 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The layer's files are no longer what they were when the layer was made.
-    #[error("layer {layer} was changed in the store: its files now make {found}; build again with --no-cache")]
-    Changed {
-        /// The layer.
-        layer: DiffId,
-        /// What its files make now.
-        found: DiffId,
-    },
 }
 
 impl Error {
+    /// Whether the layer is not in the store any more, so that it must be made again.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Layers(layers::Error::Lost { .. }))
+    }
+
     /// Whether this machine, and not an image, is the cause.
     pub fn is_environment(&self) -> bool {
         match self {
             Self::Layers(error) => error.is_environment(),
             Self::Store(_) | Self::Compress { .. } => true,
-            Self::Archive { .. } | Self::Changed { .. } => false,
+            Self::Archive { .. } => false,
         }
     }
 }
@@ -81,8 +78,10 @@ pub fn compressed(
     let format = form_name(compression);
     let stored = stored(store, layer)?;
     let known = stored.meta.form(&format);
-    if let Some(form) = known.filter(|form| store.blob_path(&form.descriptor.digest).is_some()) {
-        return Ok(form.descriptor.clone());
+    if let Some(Form { descriptor, .. }) = known
+        && store.has_blob(&descriptor.digest, descriptor.size)?
+    {
+        return Ok(descriptor.clone());
     }
     let task = reporter.start(&format!("export layer {} as {format}", &layer.to_string()[..19]));
     let written = write(layers, &stored, layer, compression);
@@ -114,10 +113,15 @@ fn write(
 ) -> Result<Descriptor, Error> {
     let blob = layers.store.blob_writer()?;
     let mut encoder = Encoder::new(compression, blob).map_err(|source| Error::Compress { layer, source })?;
-    let measured = archive::write(&stored.tree, layers.xattr, Times { clamp: stored.meta.clamp }, &mut encoder)
-        .map_err(|source| Error::Archive { layer, source })?;
-    if measured.diff_id != layer {
-        return Err(Error::Changed { layer, found: measured.diff_id });
+    let times = Times { clamp: stored.meta.clamp };
+    match archive::write(&stored.tree, layers.xattr, times, &mut encoder) {
+        Ok(measured) if measured.diff_id == layer => {}
+        Err(source) if !source.is_damage() => return Err(Error::Archive { layer, source }),
+        // Its files are not what they were when it was made: it is made again.
+        Ok(_) | Err(_) => {
+            layers.store.discard_layer(&layer)?;
+            return Err(layers::Error::Lost { layer }.into());
+        }
     }
     let mut blob = encoder.finish().map_err(|source| Error::Compress { layer, source })?;
     blob.flush().map_err(|source| Error::Compress { layer, source })?;

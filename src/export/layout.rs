@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde_json::Map;
 
 use crate::digest::Digest;
@@ -45,6 +46,12 @@ pub enum Error {
         /// The blob.
         digest: Digest,
     },
+    /// A blob was found damaged while it was written out.
+    #[error("blob {digest} was damaged in the store, and is gone from it: build again")]
+    DamagedBlob {
+        /// The blob.
+        digest: Digest,
+    },
     /// The destination is in use for something else.
     #[error("{path} exists and is not an OCI image layout; choose another destination or remove it")]
     NotALayout {
@@ -62,6 +69,13 @@ pub enum Error {
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+impl Error {
+    /// Whether a blob is not in the store any more, so that it must be made or fetched again.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::MissingBlob { .. } | Self::DamagedBlob { .. } | Self::Store(store::Error::NoBlob { .. }))
+    }
 }
 
 /// What goes into a layout: an assembled image whose blobs are all in the store.
@@ -120,6 +134,24 @@ impl Content<'_> {
         serde_json::to_vec(&index).map_err(|source| Error::Index { path: "index.json".into(), source })
     }
 
+    /// Does something that reads every blob, and fails if one of them is damaged. They are verified beside it, while their
+    /// bytes are in memory anyway.
+    fn verified(&self, read: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let blobs: Vec<Digest> = self.blobs()?.into_iter().collect();
+        std::thread::scope(|scope| {
+            let verifying = scope.spawn(|| {
+                blobs.par_iter().try_for_each(|digest| match self.store.verify_blob(digest) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(Error::DamagedBlob { digest: *digest }),
+                    Err(error) => Err(error.into()),
+                })
+            });
+            let read = read();
+            verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            read
+        })
+    }
+
     fn open(&self, digest: &Digest) -> Result<File, Error> {
         let path = self.store.blob_path(digest).ok_or(Error::MissingBlob { digest: *digest })?;
         File::open(&path).map_err(|source| Error::Write { path, source })
@@ -173,11 +205,16 @@ fn relocated(error: Error, destination: &Path) -> Error {
     }
 }
 
-/// Writes a layout as a tar archive to a stream. Times are 0 and entries sorted: same image, same bytes.
+/// Writes a layout as a tar archive to a stream. Times are 0 and entries sorted: same image, same bytes. Blobs are verified
+/// on the way; where one is damaged, what was written is no good.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn stream(content: &Content<'_>, sink: impl Write) -> Result<(), Error> {
+    content.verified(|| write(content, sink))
+}
+
+fn write(content: &Content<'_>, sink: impl Write) -> Result<(), Error> {
     let failed = |source| Error::Write { path: PathBuf::new(), source };
     let mut tar = tar::Builder::new(sink);
     tar.sparse(false);

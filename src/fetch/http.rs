@@ -87,7 +87,10 @@ impl Fetcher<'_> {
     }
 
     pub(super) fn open_file(&self, file: &HttpFile) -> Result<FetchedTree, Error> {
-        let path = self.store.blob_path(&file.digest).ok_or(store::Error::NoBlob { digest: file.digest })?;
+        // Its bytes become part of a layer under the name of this digest: they must have it.
+        let is_whole = self.store.verify_blob(&file.digest)?;
+        let path = self.store.blob_path(&file.digest).filter(|_| is_whole);
+        let path = path.ok_or(store::Error::NoBlob { digest: file.digest })?;
         // A file of which nothing is said is from 1970, as in BuildKit.
         let one = OneFile::new(&file.name, path.clone(), file.modified.unwrap_or(0));
         Ok(FetchedTree::File(one.map_err(|source| Error::File { path, source })?))

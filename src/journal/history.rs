@@ -86,6 +86,15 @@ pub fn builds(store: &Store) -> Result<Vec<Build>, store::Error> {
     Ok(builds)
 }
 
+/// Whether the record of a build is what was written, as far as its form tells. A killed build's ends anywhere.
+pub fn is_readable(stored: &StoredBuild) -> bool {
+    let record = stored.record();
+    let mut lines: Vec<&[u8]> = record.split(|&byte| byte == b'\n').collect();
+    // What follows the last line end was cut off, or is nothing.
+    lines.pop();
+    lines.iter().all(|line| serde_json::from_slice::<serde_json::Value>(line).is_ok())
+}
+
 impl Build {
     fn read(stored: StoredBuild) -> Option<Self> {
         // Asked before the record is read: a build that ends in between is then seen to have ended.

@@ -17,5 +17,5 @@ mod tests;
 
 pub use self::entry::{Earlier, Head, Outcome};
 pub use self::frames::{Line, Lines, whole_lines};
-pub use self::history::{Build, State, Step, StepState, builds, last_lines, lines};
+pub use self::history::{Build, State, Step, StepState, builds, is_readable, last_lines, lines};
 pub use self::recording::Recording;

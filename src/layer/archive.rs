@@ -45,9 +45,10 @@ use rustix::fs::{FileType, Stat};
 
 use super::header::{BLOCK, Header, typeflag};
 use super::inode::{self, Child, ChildKind};
-use super::outgoing::{self, Outgoing, SinkError};
+use super::outgoing::{self, Algorithm, Outgoing, SinkError};
 use super::xattr::{self, At, Attributes};
 use super::{Measured, OPAQUE_MARKER, OverlayXattr, WHITEOUT_PREFIX};
+use crate::digest::{ContentId, DiffId};
 
 /// The version of the archive's format, part of every key that stands for a layer Strata made.
 pub const FORMAT: u32 = 1;
@@ -128,6 +129,28 @@ impl From<SinkError> for Error {
     }
 }
 
+impl Error {
+    /// Whether the tree is at fault, which was written as an archive before: something of it is gone, is another kind of
+    /// thing, or cannot be read from the disk.
+    pub fn is_damage(&self) -> bool {
+        use rustix::io::Errno;
+        match self {
+            Self::Read { source, .. } => {
+                let gone = [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::STALE];
+                let broken = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA];
+                source
+                    .raw_os_error()
+                    .is_some_and(|code| gone.iter().chain(&broken).any(|errno| errno.raw_os_error() == code))
+            }
+            Self::Changed { .. }
+            | Self::AttributeName { .. }
+            | Self::HeaderTooLarge { .. }
+            | Self::OverlayRecord { .. } => true,
+            Self::Sink { .. } => false,
+        }
+    }
+}
+
 /// Writes the layer in `tree` to `sink` and measures it on the way.
 ///
 /// # Errors
@@ -160,6 +183,18 @@ pub fn measure_and_tell(
     write_and_tell(tree, xattr, times, &mut io::sink(), arriving, misread)
 }
 
+/// The content of the layer in `tree`, as one digest: the BLAKE3 of the archive that [`write`] makes of it. It seals the
+/// tree of a layer whose own archive another writer made.
+///
+/// # Errors
+/// As [`measure`].
+pub fn seal(tree: &Path, xattr: OverlayXattr) -> Result<ContentId, Error> {
+    let (mut arriving, mut misread) = (Arriving::default(), |_| {});
+    let (seal, ..) =
+        hashed(Algorithm::Blake3, tree, xattr, Times::default(), &mut io::sink(), &mut arriving, &mut misread)?;
+    Ok(ContentId::from_bytes(seal))
+}
+
 fn write_and_tell(
     tree: &Path,
     xattr: OverlayXattr,
@@ -168,15 +203,29 @@ fn write_and_tell(
     arriving: &mut Arriving<'_>,
     misread: &mut dyn FnMut(PathBuf),
 ) -> Result<(Measured, u64), Error> {
+    let (digest, size, entries, allocated) = hashed(Algorithm::Sha256, tree, xattr, times, sink, arriving, misread)?;
+    Ok((Measured { diff_id: DiffId::from_bytes(digest), size, entries }, allocated))
+}
+
+/// Writes the archive, and gives its digest, its size, how many entries it has, and what the tree takes on the disk.
+fn hashed(
+    algorithm: Algorithm,
+    tree: &Path,
+    xattr: OverlayXattr,
+    times: Times,
+    sink: &mut dyn Write,
+    arriving: &mut Arriving<'_>,
+    misread: &mut dyn FnMut(PathBuf),
+) -> Result<([u8; 32], u64, u64, u64), Error> {
     let (mut entries, mut allocated) = (0, 0);
-    let (digest, size) = outgoing::hashed(sink, |out| {
+    let (digest, size) = outgoing::hashed(algorithm, sink, |out| {
         let (links, path, header) = (HashMap::new(), Vec::new(), Vec::new());
         let mut writer = Writer { out, xattr, times, links, path, header, entries: 0, allocated: 0, arriving, misread };
         writer.tree(tree)?;
         (entries, allocated) = (writer.entries, writer.allocated);
         Ok::<_, Error>(())
     })?;
-    Ok((Measured { diff_id: digest.into(), size, entries }, allocated))
+    Ok((digest, size, entries, allocated))
 }
 
 struct Writer<'a, 'b, 'c> {

@@ -10,11 +10,31 @@ use std::path::PathBuf;
 
 use super::header::{self, BLOCK, Raw, XATTR_KEY, typeflag};
 use super::pax;
+use super::sparse::{self, Part};
 use super::unpack::Error;
 use super::xattr::Attribute;
 
 /// The largest file that is believed: 16 TiB, more than the file systems take that layers are unpacked to.
 const LARGEST_FILE: u64 = 1 << 44;
+
+/// What the keys of PAX records for sparse files begin with.
+const SPARSE_KEY: &[u8] = b"GNU.sparse.";
+
+const BAD_MAP: &str = "its map of a sparse file makes no sense";
+
+const TOO_LARGE: &str = "it claims to be larger than 16 TiB";
+
+/// Why the map of a sparse file cannot be had.
+enum MapError {
+    Malformed,
+    Stream(Error),
+}
+
+impl From<sparse::Malformed> for MapError {
+    fn from(_: sparse::Malformed) -> Self {
+        Self::Malformed
+    }
+}
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,9 +105,14 @@ pub(crate) struct Entries<'a, R> {
     content: u64,
     /// What fills the content's last block.
     padding: u64,
+    /// What is left of a sparse file, last part first; empty for every other entry.
+    parts: Vec<Part>,
     /// The current entry's name.
     current: PathBuf,
 }
+
+/// What a hole reads as, piece by piece.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What extended headers said about the entry that follows them.
 #[derive(Default)]
@@ -99,12 +124,13 @@ struct Extended {
     gid: Option<u64>,
     mtime: Option<(i64, u32)>,
     xattrs: Vec<Attribute>,
+    sparse: Option<sparse::Records>,
 }
 
 impl<'a, R: BufRead> Entries<'a, R> {
     /// Reads from the start of an archive.
     pub(crate) fn new(input: &'a mut R) -> Self {
-        Self { input, content: 0, padding: 0, current: PathBuf::new() }
+        Self { input, content: 0, padding: 0, parts: Vec::new(), current: PathBuf::new() }
     }
 
     /// The next entry; `None` at the archive's end. What was not read of the last entry's content is passed over.
@@ -125,28 +151,48 @@ impl<'a, R: BufRead> Entries<'a, R> {
                 typeflag::PAX_GLOBAL => drop(self.small_content(&raw)?),
                 typeflag::GNU_LONG_NAME => extended.path = Some(self.gnu_text(&raw)?),
                 typeflag::GNU_LONG_LINK => extended.link = Some(self.gnu_text(&raw)?),
+                typeflag::GNU_SPARSE => return self.old_sparse(raw, extended, &block).map(Some),
                 _ => return self.assemble(raw, extended).map(Some),
             }
         }
     }
 
-    /// The content of the current entry, piece by piece; empty at its end.
+    /// The content of the current entry, piece by piece; empty at its end. Holes of a sparse file are zeros.
     pub(crate) fn content(&mut self) -> Result<&[u8], Error> {
+        let most = match self.parts.last() {
+            Some(Part::Hole(left)) => {
+                return Ok(&ZEROS[..usize::try_from(*left).map_or(ZEROS.len(), |left| left.min(ZEROS.len()))]);
+            }
+            Some(Part::Content(left)) => *left,
+            None => self.content,
+        };
         let available = self.input.fill_buf().map_err(|source| Error::Stream { source })?;
         if available.is_empty() && self.content > 0 {
             return Err(Error::Truncated { entry: self.current.clone() });
         }
-        let length = usize::try_from(self.content).map_or(available.len(), |left| left.min(available.len()));
+        let length = usize::try_from(most).map_or(available.len(), |left| left.min(available.len()));
         Ok(&available[..length])
     }
 
     /// Counts bytes of [`Self::content`] as read.
     pub(crate) fn consume(&mut self, length: usize) {
+        if let Some(part) = self.parts.last_mut() {
+            let is_hole = matches!(part, Part::Hole(_));
+            let (Part::Hole(left) | Part::Content(left)) = part;
+            *left -= length as u64;
+            if *left == 0 {
+                self.parts.pop();
+            }
+            if is_hole {
+                return;
+            }
+        }
         self.input.consume(length);
         self.content -= length as u64;
     }
 
     fn skip_content(&mut self) -> Result<(), Error> {
+        self.parts.clear();
         self.content += std::mem::take(&mut self.padding);
         loop {
             let length = self.content()?.len();
@@ -257,8 +303,9 @@ impl<'a, R: BufRead> Entries<'a, R> {
                 let time = pax::time(value).ok_or_else(|| self.malformed("its time is not a number"))?;
                 extended.mtime = Some(time);
             }
-            _ if key.starts_with(b"GNU.sparse.") => {
-                return Err(self.malformed("it is a sparse file, which the image specification forbids in a layer"));
+            _ if key.starts_with(SPARSE_KEY) => {
+                let records = extended.sparse.get_or_insert_default();
+                records.record(&key[SPARSE_KEY.len()..], value).map_err(|_| self.malformed(BAD_MAP))?;
             }
             // Access and change times, user names, comments, and what other programs keep for themselves.
             _ => {}
@@ -266,8 +313,55 @@ impl<'a, R: BufRead> Entries<'a, R> {
         Ok(())
     }
 
-    fn assemble(&mut self, raw: Raw, extended: Extended) -> Result<ArchiveEntry, Error> {
-        let name = extended.path.unwrap_or(raw.name);
+    /// A sparse file as GNU's type `S`: the map is in the header and in blocks behind it.
+    fn old_sparse(&mut self, raw: Raw, extended: Extended, header: &[u8; BLOCK]) -> Result<ArchiveEntry, Error> {
+        let content = extended.size.unwrap_or(raw.size);
+        let mut numbers = Vec::new();
+        let size = sparse::old_header(header, &mut numbers).map_err(|_| self.malformed(BAD_MAP))?;
+        let mut goes_on = sparse::old_header_goes_on(header);
+        while goes_on {
+            let block = self.block()?.ok_or_else(|| Error::Truncated { entry: self.current.clone() })?;
+            goes_on = sparse::old_extension(&block, &mut numbers).map_err(|_| self.malformed(BAD_MAP))?;
+        }
+        let entry = self.assemble(Raw { typeflag: typeflag::FILE, ..raw }, Extended { sparse: None, ..extended })?;
+        self.expect_parts(&numbers, size, content)?;
+        Ok(entry)
+    }
+
+    /// A sparse file as a PAX header says it, with its content still ahead.
+    fn sparse(&mut self, records: &sparse::Records) -> Result<(), Error> {
+        let size = records.size.ok_or_else(|| self.unfit(BAD_MAP))?;
+        if records.major == 0 {
+            return self.expect_parts(&records.numbers, size, self.content);
+        }
+        let mut left = self.content;
+        let map = sparse::leading_map(|| {
+            left = left.checked_sub(BLOCK as u64).ok_or(MapError::Malformed)?;
+            match self.block() {
+                Ok(Some(block)) => Ok(block),
+                Ok(None) => Err(MapError::Stream(Error::Truncated { entry: self.current.clone() })),
+                Err(error) => Err(MapError::Stream(error)),
+            }
+        });
+        let (numbers, _) = map.map_err(|error| match error {
+            MapError::Malformed => self.unfit(BAD_MAP),
+            MapError::Stream(error) => error,
+        })?;
+        self.content = left;
+        self.expect_parts(&numbers, size, left)
+    }
+
+    fn expect_parts(&mut self, numbers: &[u64], size: u64, content: u64) -> Result<(), Error> {
+        if size > LARGEST_FILE {
+            return Err(self.unfit(TOO_LARGE));
+        }
+        self.parts = sparse::parts(numbers, size, content).map_err(|_| self.unfit(BAD_MAP))?;
+        Ok(())
+    }
+
+    fn assemble(&mut self, raw: Raw, mut extended: Extended) -> Result<ArchiveEntry, Error> {
+        let records = extended.sparse.take();
+        let name = records.as_ref().and_then(|records| records.name.clone()).or(extended.path).unwrap_or(raw.name);
         self.current = shown(&name);
         let link = extended.link.unwrap_or(raw.link);
         let kind = match raw.typeflag {
@@ -280,18 +374,18 @@ impl<'a, R: BufRead> Entries<'a, R> {
             typeflag::BLOCK_DEVICE => EntryKind::BlockDevice { device: raw.device },
             typeflag::DIRECTORY => EntryKind::Directory,
             typeflag::FIFO => EntryKind::Fifo,
-            typeflag::GNU_SPARSE => {
-                return Err(self.unfit("it is a sparse file, which the image specification forbids in a layer"));
-            }
             _ => return Err(self.unfit("its type is none that an image can hold")),
         };
         // Only a file has content; for other types the size is left over from whatever the writer looked at.
         if matches!(raw.typeflag, typeflag::FILE | typeflag::OLD_FILE | typeflag::CONTIGUOUS) {
             let size = extended.size.unwrap_or(raw.size);
             if size > LARGEST_FILE {
-                return Err(self.unfit("it claims to be larger than 16 TiB"));
+                return Err(self.unfit(TOO_LARGE));
             }
             self.expect_content(size);
+            if let Some(records) = records {
+                self.sparse(&records)?;
+            }
         }
         let id = |number: u64, what| u32::try_from(number).map_err(|_| self.unfit(what));
         let uid = id(extended.uid.unwrap_or(raw.uid), "its owner is larger than any user id")?;

@@ -316,7 +316,7 @@ fn text(field: &[u8]) -> &[u8] {
 
 /// A number in octal digits between spaces and zero bytes, or in GNU's binary form (first bit set, two's
 /// complement). No digits are zero.
-fn number(block: &[u8; BLOCK], range: std::ops::Range<usize>) -> Option<i64> {
+pub(super) fn number(block: &[u8; BLOCK], range: std::ops::Range<usize>) -> Option<i64> {
     let bytes = &block[range];
     if bytes[0] & 0x80 != 0 {
         return binary(bytes);

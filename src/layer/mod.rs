@@ -23,6 +23,7 @@ mod pax;
 mod resolve;
 #[cfg(test)]
 mod sample;
+mod sparse;
 pub mod tree;
 pub mod unpack;
 pub mod view;

@@ -16,7 +16,7 @@
 //! - A parent that the archive does not have is made: root's, mode 0755, time zero, and named in [`Unpacked::implied`],
 //!   because it should look like the one in the layers below, which nobody knows here. A parent that is a symbolic link
 //!   of this layer is followed inside the layer.
-//! - Long runs of zeros in a file become holes.
+//! - Long runs of zeros in a file become holes, and so do the holes of files that the archive says are sparse.
 //! - Extended attributes of the kinds that an image has are set, records of overlays escaped; those of a host
 //!   (`security.selinux` …) are not applied.
 //! - What AUFS left in old layers (`.wh..wh.aufs`, `.wh..wh.orph`, `.wh..wh.plnk` at the root) is passed over.

@@ -175,7 +175,7 @@ impl Solver<'_> {
 /// The listing of the files that were just looked at for a step.
 fn listing_of(step: Step<'_>, digest: &ContentId) -> Option<Listing> {
     match step.files {
-        Selected::Nothing => None,
+        Selected::Nothing | Selected::Remembered(_) => None,
         Selected::Files(files) => (files.digest() == *digest).then(|| listing::of(files, step.node.op.copy())),
         Selected::Shown(shown) => shown.iter().find_map(|shown| match shown {
             Shown::Files(files) if files.digest() == *digest => Some(listing::of(files, step.node.op.copy())),

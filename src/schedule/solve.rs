@@ -1,8 +1,19 @@
 //! How one node is solved: known already, known by the time its lock is ours, or made now.
+//!
+//! A hit needs no layer on disk but its own, and what was there when it was asked for may be found damaged, or gone, when
+//! a later step or an output needs it. That is no failure: everything the step needs is solved once more ([`Solver::again`]),
+//! where a record whose layer is gone is a miss like any other, and then the step itself.
+//!
+//! A layer whose files were found changed had them for nobody knows how long. So what was made on top of it is not trusted
+//! either: every step of this build that has it among its inputs is made again.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::base;
 use crate::cache::history::{Notes, Place, Run};
 use crate::cache::key::Fields;
 use crate::cache::record::{MadeBy, Record};
@@ -17,7 +28,7 @@ use crate::image::chain::Chain;
 use crate::progress::{Earlier, Reporter, Task};
 use crate::schedule::explain::{self, Explainer, Step};
 use crate::schedule::{Solve, listing};
-use crate::store::{self, BuildId, Store};
+use crate::store::{self, BuildId, LayerState, Store};
 
 /// Why a node could not be solved.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +53,15 @@ impl Error {
             Self::Cancelled => false,
         }
     }
+
+    /// Whether something that an earlier step or a fetch gave was needed and is not in the store.
+    fn is_loss(&self) -> bool {
+        matches!(self, Self::Execute(error) if error.is_loss())
+    }
 }
+
+/// How often a build makes again what was found damaged before it gives up: each time something new was found.
+pub const MENDS: usize = 5;
 
 /// A node's failure, with the node.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +134,31 @@ pub struct Solved {
     pub fetched: Option<Fetched>,
 }
 
+/// What a build knows of its own steps.
+#[derive(Debug, Default)]
+pub struct Memory {
+    made: Mutex<HashMap<Key, Memorized>>,
+    mended: AtomicBool,
+}
+
+/// What a step made.
+#[derive(Debug, Clone, Copy)]
+struct Memorized {
+    made: Made,
+    /// How many layers were known to be damaged then: it was not made on top of these.
+    damaged: usize,
+}
+
+impl Memory {
+    fn remember(&self, key: Key, made: Memorized) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(key, made);
+    }
+
+    fn recall(&self, key: &Key) -> Option<Memorized> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+}
+
 /// Solves the nodes of one graph with the cache and the executor.
 #[derive(Debug)]
 pub struct Solver<'a> {
@@ -132,6 +176,8 @@ pub struct Solver<'a> {
     pub build: Option<&'a BuildId>,
     /// Stages for which they do not count (`--no-cache-filter`), in any case.
     pub fresh: &'a [String],
+    /// What this build has come to know.
+    pub memory: &'a Memory,
     /// What was made, for those who want to know later why it was made again.
     pub notes: &'a Notes,
     /// What answers of the cache are explained with, where that is wanted.
@@ -143,19 +189,17 @@ impl Solve for Solver<'_> {
     type Error = Failed;
 
     fn solve(&self, id: NodeId, inputs: Vec<Solved>) -> Result<Solved, Failed> {
-        let node = &self.graph[id];
-        let solved = match &node.op {
-            Op::Scratch => Ok(Solved::default()),
-            Op::Context(name) => Ok(self.context(name)),
-            Op::Image(request) => Ok(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }),
-            Op::Http(_) | Op::Git(_) => self.fetch(node),
-            Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => self.layer(node, &inputs),
-        };
-        solved.map_err(|error| {
-            // Whatever goes wrong once the build is being ended is a consequence of that.
-            let error = if self.executor.cancel.is_cancelled() { Error::Cancelled } else { error };
-            Failed { node: id, error }
-        })
+        let mut solved = self.attempt(id, &inputs, Round::First);
+        for _ in 0..MENDS {
+            match &solved {
+                Err(failed) if self.can_mend(failed, &inputs) => {}
+                _ => break,
+            }
+            let inputs = self.solved_again(id)?;
+            let inputs: Vec<Solved> = self.inputs(id, &inputs);
+            solved = self.attempt(id, &inputs, Round::Again);
+        }
+        solved
     }
 
     fn cancel(&self) {
@@ -164,7 +208,89 @@ impl Solve for Solver<'_> {
     }
 }
 
+/// When a step was asked for, and in which round.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    round: Round,
+}
+
+/// Whether a node is solved for the first time in this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    First,
+    /// What this build made counts, and hits have been told of.
+    Again,
+}
+
 impl Solver<'_> {
+    /// Solves the whole graph once more, one node after another: what is known is taken as it is, and what is gone from the
+    /// store is made again. With nothing gone this costs a look at each step's record.
+    ///
+    /// # Errors
+    /// The first failure of any node.
+    pub fn again(&self) -> Result<Vec<Solved>, Failed> {
+        let all = self.solved_again(NodeId(self.graph.nodes.len()))?;
+        Ok(all.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Whether any node was solved again, so that what [`super::run`] gave may be out of date.
+    pub fn has_mended(&self) -> bool {
+        self.memory.mended.load(Ordering::Relaxed)
+    }
+
+    /// Solves once more what a node needs; a node beyond the last needs everything.
+    fn solved_again(&self, id: NodeId) -> Result<Vec<Option<Solved>>, Failed> {
+        self.memory.mended.store(true, Ordering::Relaxed);
+        self.executor.tops.forget();
+        self.store.look_again();
+        let count = self.graph.nodes.len();
+        let mut needed = vec![id.0 == count; count];
+        // Inputs stand before the nodes that need them.
+        for node in (0..count).rev() {
+            if node == id.0 || needed[node] {
+                self.graph.nodes[node].op.inputs().into_iter().for_each(|input| needed[input.0] = true);
+            }
+        }
+        let mut solved: Vec<Option<Solved>> = vec![None; count];
+        for node in (0..count).filter(|node| needed[*node]) {
+            let inputs = self.inputs(NodeId(node), &solved);
+            solved[node] = Some(self.attempt(NodeId(node), &inputs, Round::Again)?);
+        }
+        Ok(solved)
+    }
+
+    fn inputs(&self, id: NodeId, solved: &[Option<Solved>]) -> Vec<Solved> {
+        self.graph[id].op.inputs().into_iter().map(|input| solved[input.0].clone().unwrap_or_default()).collect()
+    }
+
+    /// Whether a failure comes from something that was in the store and is not there any more.
+    fn can_mend(&self, failed: &Failed, inputs: &[Solved]) -> bool {
+        if matches!(failed.error, Error::Cancelled) || self.executor.cancel.is_cancelled() {
+            return false;
+        }
+        // A process that failed had all its layers when it began.
+        let is_gone = |layer: &DiffId| matches!(self.store.look_at_layer(layer), Ok(LayerState::Missing));
+        let ran = matches!(self.graph[failed.node].op, Op::Run(_));
+        failed.error.is_loss() || ran && inputs.first().is_some_and(|parent| parent.chain.layers().iter().any(is_gone))
+    }
+
+    fn attempt(&self, id: NodeId, inputs: &[Solved], round: Round) -> Result<Solved, Failed> {
+        let node = &self.graph[id];
+        let solved = match &node.op {
+            Op::Scratch => Ok(Solved::default()),
+            Op::Context(name) => Ok(self.context(name)),
+            Op::Image(request) => Ok(Solved { chain: self.executor.bases.chain(request), ..Solved::default() }),
+            Op::Http(_) | Op::Git(_) => self.fetch(node),
+            Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => self.layer(node, inputs, round),
+        };
+        solved.map_err(|error| {
+            // Whatever goes wrong once the build is being ended is a consequence of that.
+            let error = if self.executor.cancel.is_cancelled() { Error::Cancelled } else { error };
+            Failed { node: id, error }
+        })
+    }
+
     /// Makes the place of a `RUN` ready instead of running it. `solved` are the results of all nodes before it.
     ///
     /// # Errors
@@ -209,18 +335,24 @@ impl Solver<'_> {
         Ok(Solved { fetched: Some(fetched), ..Solved::default() })
     }
 
-    fn layer(&self, node: &Node, inputs: &[Solved]) -> Result<Solved, Error> {
+    fn layer(&self, node: &Node, inputs: &[Solved], round: Round) -> Result<Solved, Error> {
         let title = node.origin.title();
         let parent = &inputs[0].chain;
-        let asked = Instant::now();
+        let asked = Asked { at: Instant::now(), round };
         let (fields, files) = self.fields(node, inputs).inspect_err(|error| {
             self.reporter.start(&title).finish(Some(error.to_string()));
         })?;
         let key = fields.key();
         let solved = |made: Made| Solved { chain: parent.with(made.layer), made: Some(made), fetched: None };
-        let why = match self.look(node, &key) {
+        if let Some(made) = self.made_here(&key, inputs, round) {
+            return Ok(solved(made));
+        }
+        let why = match self.look_and_trust(node, &key, inputs) {
             Look::Hit(record) => {
-                self.reporter.cached(&title, earlier(&record), self.explain_hit(&record));
+                if round == Round::First {
+                    self.reporter.cached(&title, earlier(&record), self.explain_hit(&record));
+                }
+                self.remember(key, Made::of(&record));
                 return Ok(solved(Made::of(&record)));
             }
             Look::Miss(why) => why,
@@ -231,6 +363,9 @@ impl Solver<'_> {
             task.explained(explanation);
         }
         let made = self.make(node, &fields, files, inputs, &task, asked);
+        if let Ok(made) = made {
+            self.remember(key, made);
+        }
         task.finish(made.as_ref().err().map(ToString::to_string));
         made.map(solved)
     }
@@ -258,6 +393,27 @@ impl Solver<'_> {
         }
     }
 
+    /// What this build knows of a step that is solved again, unless it was made on top of what was found damaged since.
+    fn made_here(&self, key: &Key, inputs: &[Solved], round: Round) -> Option<Made> {
+        let Memorized { made, damaged } = self.memory.recall(key).filter(|_| round == Round::Again)?;
+        let since = self.store.damaged_layers().split_off(damaged);
+        let is_there = matches!(self.store.layer(&made.layer), Ok(Some(_)));
+        (is_there && !is_above(inputs, &since)).then_some(made)
+    }
+
+    /// As [`Solver::look`], but nothing counts that was made on top of what was found damaged.
+    fn look_and_trust(&self, node: &Node, key: &Key, inputs: &[Solved]) -> Look {
+        match self.look(node, key) {
+            Look::Hit(_) if is_above(inputs, &self.store.damaged_layers()) => Look::Miss(Why::LayerGone),
+            look => look,
+        }
+    }
+
+    fn remember(&self, key: Key, made: Made) {
+        let damaged = self.store.damaged_layers().len();
+        self.memory.remember(key, Memorized { made, damaged });
+    }
+
     /// Makes the layer, unless another thread or process made it while this one waited for the step's lock.
     fn make(
         &self,
@@ -266,16 +422,23 @@ impl Solver<'_> {
         files: Selected,
         inputs: &[Solved],
         task: &Task<'_>,
-        asked: Instant,
+        asked: Asked,
     ) -> Result<Made, Error> {
         let key = fields.key();
         let _lock = self.lock(&key.hex(), &node.origin.text, task)?;
-        if let Look::Hit(record) = self.look(node, &key) {
+        if let Some(made) = self.made_here(&key, inputs, asked.round) {
+            return Ok(made);
+        }
+        if let Look::Hit(record) = self.look_and_trust(node, &key, inputs) {
             if let Some(Earlier { build, step }) = earlier(&record) {
                 task.waiting(format!("made by build {build}, step {step}"));
             }
             return Ok(Made::of(&record));
         }
+        let files = match (files, &node.op) {
+            (Selected::Remembered(digest), Op::Copy(op)) => Selected::Files(self.selected(op, digest, inputs)?),
+            (files, _) => files,
+        };
         let chains: Vec<Chain> = inputs.iter().map(|input| input.chain.clone()).collect();
         let listings = listings(node, &files);
         let layer = self.executor.execute(&node.op, &key, &chains, &fetched(inputs), files, task)?;
@@ -285,7 +448,7 @@ impl Solver<'_> {
             layer,
             created: self.executor.epoch.unwrap_or(made / 1000),
             made,
-            elapsed_ms: u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
+            elapsed_ms: u64::try_from(asked.at.elapsed().as_millis()).unwrap_or(u64::MAX),
             step: node.origin.text.clone(),
             below: self.below(node, inputs),
             made_by: self.build.map(|build| MadeBy { build: build.to_string(), step: task.number() }),
@@ -312,6 +475,20 @@ impl Solver<'_> {
         let _ = cache::remember_listing(self.store, digest, listing);
     }
 
+    /// The files of a copy whose digest was remembered, which they must still have.
+    fn selected(&self, op: &CopyOp, digest: ContentId, inputs: &[Solved]) -> Result<Files, Error> {
+        let (from, fetched) = (&inputs[1].chain, fetched(inputs));
+        let selected = self.executor.select_from_layers(op, from, &fetched);
+        let is_right = selected.as_ref().is_ok_and(|files| files.digest() == digest);
+        let Some(top) = from.layers().last().filter(|_| !is_right) else { return Ok(selected?) };
+        // The layers are not what they were, or the memory is wrong: neither is used any more.
+        let identities: Vec<String> = fetched.iter().map(Fetched::identity).collect();
+        cache::forget_selection(self.store, &key::selection(op, from, &identities))?;
+        let damaged = self.executor.layers.discard_damaged(from)?;
+        let lost = base::layers::Error::Lost { layer: *damaged.first().unwrap_or(top) };
+        Err(execute::Error::from(lost).into())
+    }
+
     fn lock(&self, key: &str, purpose: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
         let mut told = false;
         let waiting = &mut |owner: &store::LockOwner| {
@@ -334,7 +511,7 @@ impl Solver<'_> {
             Op::Mkdir(op) => (key::mkdir(op, parent), Selected::Nothing),
             Op::Copy(op) => {
                 let (digest, files) = self.files(op, &inputs[1].chain, &fetched(inputs))?;
-                (key::copy(op, parent, &digest), files.map_or(Selected::Nothing, Selected::Files))
+                (key::copy(op, parent, &digest), files.map_or(Selected::Remembered(digest), Selected::Files))
             }
             Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Http(_) | Op::Git(_) => {
                 unreachable!("only nodes that make a layer have a key")
@@ -426,7 +603,7 @@ impl Solver<'_> {
 fn listings(node: &Node, files: &Selected) -> Vec<(ContentId, Vec<u8>)> {
     let one = |files: &Files| (files.digest(), listing::of(files, node.op.copy()).encode());
     match files {
-        Selected::Nothing => Vec::new(),
+        Selected::Nothing | Selected::Remembered(_) => Vec::new(),
         Selected::Files(files) => vec![one(files)],
         Selected::Shown(shown) => shown
             .iter()
@@ -442,6 +619,11 @@ fn listings(node: &Node, files: &Selected) -> Vec<(ContentId, Vec<u8>)> {
 fn earlier(record: &Record) -> Option<Earlier> {
     let MadeBy { build, step } = record.made_by.as_ref()?;
     Some(Earlier { build: build.as_str().into(), step: *step })
+}
+
+/// Whether any of these layers is among a step's inputs.
+fn is_above(inputs: &[Solved], layers: &[DiffId]) -> bool {
+    layers.iter().any(|layer| inputs.iter().any(|input| input.chain.layers().contains(layer)))
 }
 
 /// What was fetched among a node's inputs, in order.

@@ -37,6 +37,20 @@ impl Store {
         Some(path)
     }
 
+    /// Whether a blob is there and has its size, which costs a look at its inode. One of another size is removed and noted.
+    ///
+    /// # Errors
+    /// What the operating system refused.
+    pub fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
+        let path = self.layout.blob(digest);
+        let Some(file) = open(&path)? else { return Ok(false) };
+        let found = file.metadata().map_err(|error| Error::at("look at", &path, error))?;
+        if found.is_file() && found.len() != size {
+            self.discard(digest, &path, &file)?;
+        }
+        Ok(found.is_file() && found.len() == size)
+    }
+
     /// The bytes of a small blob, verified. `None` if the store does not have it, or had it damaged.
     ///
     /// # Errors

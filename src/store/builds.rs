@@ -221,6 +221,15 @@ impl Store {
         Ok(builds)
     }
 
+    /// Removes what is kept of a build, unless it goes on; whether it did.
+    ///
+    /// # Errors
+    /// What the operating system refused.
+    pub fn remove_build(&self, build: &StoredBuild) -> Result<bool, Error> {
+        let Some(_lock) = lock_directory(&build.path)? else { return Ok(false) };
+        remove_all(&build.path).map(|()| true)
+    }
+
     /// Removes the oldest builds until no more are left than are to be kept. `written` is about how many bytes were
     /// added since the last time: where it is little, sizes are not looked at. Never removes one that goes on.
     ///

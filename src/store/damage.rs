@@ -21,6 +21,11 @@ pub enum Damage {
         /// The layer.
         diff_id: DiffId,
     },
+    /// A layer's files were not what they were when it came into the store.
+    LayerFiles {
+        /// The layer.
+        diff_id: DiffId,
+    },
     /// A layer may not have reached the disk before power was lost.
     Unwritten {
         /// The layer.
@@ -31,6 +36,21 @@ pub enum Damage {
         /// Where it was.
         path: PathBuf,
     },
+    /// The list of names was gone or could not be read, and was taken from its copy.
+    Index {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// What `stat` said of a context's files could not be read.
+    Context {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// The store was of an older schema, or of none that is known.
+    Schema {
+        /// What its `version` said.
+        found: String,
+    },
 }
 
 impl fmt::Display for Damage {
@@ -40,10 +60,27 @@ impl fmt::Display for Damage {
             Self::Layer { diff_id } => {
                 write!(f, "layer {diff_id} was damaged, and is unpacked or made again when needed")
             }
+            Self::LayerFiles { diff_id } => {
+                write!(
+                    f,
+                    "layer {diff_id} was damaged: it and what was made of it is unpacked or made again when needed"
+                )
+            }
             Self::Unwritten { diff_id } => {
                 write!(f, "layer {diff_id} may not have reached the disk before the machine stopped, and is dropped")
             }
             Self::Record { path } => write!(f, "record {} was damaged, and counts as a miss", path.display()),
+            Self::Index { path } => {
+                write!(f, "{} was damaged: the names of images were taken from its copy", path.display())
+            }
+            Self::Context { path } => {
+                write!(f, "the index {} was damaged: the context's files are read again", path.display())
+            }
+            Self::Schema { found } => write!(
+                f,
+                "the store had schema {found:?}, which this strata does not use: its images stay, layers and cache are \
+                 made again when needed"
+            ),
         }
     }
 }
@@ -58,6 +95,12 @@ impl Notes {
         if !notes.contains(&damage) {
             notes.push(damage);
         }
+    }
+
+    pub(super) fn layers(&self) -> Vec<DiffId> {
+        let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let layer = |note: &Damage| if let Damage::LayerFiles { diff_id } = note { Some(*diff_id) } else { None };
+        notes.iter().filter_map(layer).collect()
     }
 
     pub(super) fn has(&self, damage: &Damage) -> bool {

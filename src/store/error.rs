@@ -87,7 +87,19 @@ pub enum Error {
         /// The newest number this program knows.
         supported: u64,
     },
-    /// The schema number is no number of any release.
+    /// An older Strata is using the store, which must be rebuilt.
+    #[error(
+        "{path} has schema {found:?}, and the store must be rebuilt for this strata, but another one is using it: try \
+         again when that has ended, or set STRATA_ROOT to another directory",
+        path = path.display()
+    )]
+    OlderInUse {
+        /// The file that carries the number.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// The schema number is no number of any release, and nothing else there is a store's.
     #[error("{path} holds {text:?}, which is no schema number: set STRATA_ROOT to another directory", path = path.display())]
     UnknownSchema {
         /// The file that carries the number.
@@ -182,6 +194,7 @@ impl Error {
             Self::Cancelled { .. } => io::ErrorKind::Interrupted,
             Self::NotAStore { .. }
             | Self::NewerSchema { .. }
+            | Self::OlderInUse { .. }
             | Self::UnknownSchema { .. }
             | Self::Mismatch { .. }
             | Self::UnknownEntry { .. }

@@ -105,6 +105,9 @@ pub enum Origin {
     Pulled {
         /// The image, by its full name.
         reference: String,
+        /// The content of the tree: the BLAKE3 of the archive that Strata's own writer makes of it. The layer's own archive
+        /// was made by another, and cannot be made again to be compared.
+        seal: ContentId,
     },
     /// Made by a step.
     Built {
@@ -141,12 +144,25 @@ struct Body {
     meta: LayerMeta,
 }
 
+/// What stands under a layer's name, as far as its description tells.
+#[derive(Debug)]
+pub enum LayerState {
+    /// Nothing.
+    Missing,
+    /// A layer that can be used.
+    Whole(StoredLayer),
+    /// A layer whose description cannot be read, or whose tree is gone.
+    Damaged,
+    /// A layer that a loss of power may have cut short.
+    Unwritten,
+}
+
 /// What stands under a layer's name.
 #[derive(Debug)]
 enum Found {
     Nothing,
     /// A layer, and when it was last used.
-    Layer(Body, SystemTime),
+    Layer(Box<Body>, SystemTime),
     /// The description cannot be read, or the tree is gone.
     Damaged,
     /// The machine has stopped since, and nobody knows whether the disk has it all.
@@ -172,10 +188,10 @@ impl Store {
         }
         self.uses.pin(Used::Layer(*diff_id))?;
         match self.find(diff_id)? {
-            Found::Layer(Body { meta, .. }, used) => {
+            Found::Layer(body, used) => {
                 let directory = self.layout.layer(diff_id);
                 self.uses.note(&self.layout.layer_meta(diff_id), used, GRANULARITY);
-                let layer = StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta };
+                let layer = StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta: body.meta };
                 self.uses.learn(&layer);
                 Ok(Some(layer))
             }
@@ -185,6 +201,58 @@ impl Store {
             }
             Found::Nothing | Found::Unwritten => Ok(None),
         }
+    }
+
+    /// What stands under a layer's name. Changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Store::layer`].
+    pub fn look_at_layer(&self, diff_id: &DiffId) -> Result<LayerState, Error> {
+        Ok(match self.find(diff_id)? {
+            Found::Nothing => LayerState::Missing,
+            Found::Damaged => LayerState::Damaged,
+            Found::Unwritten => LayerState::Unwritten,
+            Found::Layer(body, _) => {
+                let tree = self.layout.layer(diff_id).join(TREE);
+                LayerState::Whole(StoredLayer { diff_id: *diff_id, tree, meta: body.meta })
+            }
+        })
+    }
+
+    /// Takes a layer whose files are not what they were out of the store, noted as [`Damage`]; whether there was one.
+    /// Its files stay where a running step that has them mounted finds them, until this process ends.
+    ///
+    /// # Errors
+    /// What the operating system refused.
+    pub fn discard_layer(&self, diff_id: &DiffId) -> Result<bool, Error> {
+        let _lock = self.own_layer_lock(diff_id)?;
+        self.take_away(diff_id)
+    }
+
+    fn take_away(&self, diff_id: &DiffId) -> Result<bool, Error> {
+        let (path, aside) = (self.layout.layer(diff_id), self.workspace()?.fresh());
+        self.uses.forget(diff_id);
+        match rename_directory(&path, &aside) {
+            Ok(()) => {
+                self.notes.add(Damage::LayerFiles { diff_id: *diff_id });
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::at("set aside", &path, error)),
+        }
+    }
+
+    /// As [`Store::discard_layer`], unless a living process uses the layer; whether it is gone.
+    ///
+    /// # Errors
+    /// What the operating system refused.
+    pub fn discard_unused_layer(&self, diff_id: &DiffId) -> Result<bool, Error> {
+        let gate = self.gate()?;
+        if self.pinned(&gate)?.contains(&super::Used::Layer(*diff_id)) {
+            return Ok(false);
+        }
+        // Not under the layer's lock: whoever has that may be waiting for the gate.
+        self.take_away(diff_id).map(|_| true)
     }
 
     /// Makes a finished tree, a directory in a [`super::Scratch`], the layer of this name. If the store has the layer,
@@ -218,7 +286,7 @@ impl Store {
             body.meta.forms.push(form);
             let path = self.layout.layer_meta(diff_id);
             // Synced, since the layer may be older than any process that runs: an empty description would lose it.
-            self.place(&path, &encode(&path, body.clone())?, 0o600, Durability::Synced)?;
+            self.place(&path, &encode(&path, (*body).clone())?, 0o600, Durability::Synced)?;
         }
         let layer = StoredLayer { diff_id: *diff_id, tree: directory.join(TREE), meta: body.meta };
         self.uses.learn(&layer);
@@ -336,7 +404,7 @@ impl Store {
         if !self.reached_the_disk(&body.writer, &body.boot)? {
             return Ok(Found::Unwritten);
         }
-        Ok(if directory.join(TREE).is_dir() { Found::Layer(body, used) } else { Found::Damaged })
+        Ok(if directory.join(TREE).is_dir() { Found::Layer(Box::new(body), used) } else { Found::Damaged })
     }
 }
 

@@ -24,6 +24,9 @@ pub(super) const DIRECTORIES: [(&str, u32); 10] = [
     ("locks", 0o700),
 ];
 
+/// The name of the copy of `index.json`.
+pub(super) const INDEX_COPY: &str = "index-copy";
+
 /// How the file of a keyed lock ends; the store's own locks have no ending.
 pub(super) const LOCK_ENDING: &str = ".lock";
 
@@ -62,6 +65,11 @@ impl Layout {
 
     pub(super) fn index(&self) -> PathBuf {
         self.root.join("oci/index.json")
+    }
+
+    /// The last `index.json` that was written, for the day when that cannot be read.
+    pub(super) fn index_copy(&self) -> PathBuf {
+        self.root.join(INDEX_COPY)
     }
 
     pub(super) fn blobs(&self) -> PathBuf {

@@ -9,6 +9,7 @@
 //! ```text
 //! $STRATA_ROOT/
 //!   version                   the schema's number                                            open.rs
+//!   index-copy                the last index.json, with a check sum                          tag.rs
 //!   oci/                      an OCI image layout that other tools can read
 //!     oci-layout  index.json  the tags, by full reference                                    tag.rs
 //!     blobs/sha256/<hex>      manifests, configurations, compressed layers                   blob.rs, link.rs
@@ -49,6 +50,7 @@ mod error;
 mod growth;
 mod id;
 mod image;
+mod inspection;
 mod layer;
 mod layout;
 mod link;
@@ -76,7 +78,7 @@ use self::place::Durability;
 use self::recovery::Writer;
 use self::scratch::Workspace;
 use self::uses::Uses;
-use crate::digest::ContentId;
+use crate::digest::{ContentId, DiffId};
 
 pub use self::blob::BlobWriter;
 pub use self::builds::{BuildDirectory, BuildId, Kept, StoredBuild};
@@ -85,7 +87,8 @@ pub use self::contents::{Content, What};
 pub use self::damage::Damage;
 pub use self::error::Error;
 pub use self::image::RemovedImage;
-pub use self::layer::{Form, LayerMeta, Origin, StoredLayer};
+pub use self::inspection::{BlobState, Blobs, RecordFile};
+pub use self::layer::{Form, LayerMeta, LayerState, Origin, StoredLayer};
 pub use self::link::Linked;
 pub use self::lock::{Lock, LockOwner};
 pub use self::measure::{Added, Size, allocated};
@@ -95,6 +98,7 @@ pub use self::record::Bucket;
 pub use self::room::Room;
 pub use self::scratch::Scratch;
 pub use self::sweep::{Sweep, Swept};
+pub use self::tag::IndexState;
 pub use self::uses::{Share, Used};
 
 /// An open store.
@@ -157,12 +161,23 @@ impl Store {
         self.layout.context_index(id)
     }
 
-    /// Replaces the index of a context's files, whole. After a loss of power it may be rubbish: its reader must see that.
+    /// Replaces a file of the store that is only a memory, such as the index of a context's files, whole. After a loss of
+    /// power it may be rubbish: its reader must see that.
     ///
     /// # Errors
-    /// What the operating system refused. A build can go on without the index.
-    pub fn write_context_index(&self, id: &ContentId, bytes: &[u8]) -> Result<(), Error> {
-        self.place(&self.layout.context_index(id), bytes, 0o600, Durability::Lazy)
+    /// What the operating system refused. A build can go on without the file.
+    pub fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        self.place(path, bytes, 0o600, Durability::Lazy)
+    }
+
+    /// Notes that something of the store was found damaged by who reads it.
+    pub fn note_damage(&self, damage: Damage) {
+        self.notes.add(damage);
+    }
+
+    /// The layers whose files were found damaged, as far as nobody has asked for the damage yet, in the order of their finding.
+    pub fn damaged_layers(&self) -> Vec<DiffId> {
+        self.notes.layers()
     }
 
     /// What was found damaged since this was last asked, each once.

@@ -62,6 +62,14 @@ impl Store {
         Some(file)
     }
 
+    /// The same for somebody who only wants to know: it does not count as a use, and what is damaged stays.
+    pub fn glance_at_record(&self, bucket: Bucket, key: &Key) -> Option<Vec<u8>> {
+        let mut file = std::fs::read(self.layout.record(bucket, key)).ok()?;
+        let start = value_start(bucket, key, &file)?;
+        file.drain(..start);
+        Some(file)
+    }
+
     /// Whether the record of a key was found damaged, since damage was last asked for.
     pub fn found_damaged(&self, bucket: Bucket, key: &Key) -> bool {
         self.notes.has(&Damage::Record { path: self.layout.record(bucket, key) })
@@ -89,6 +97,13 @@ impl Store {
             Err(error) => Err(Error::at("remove", &path, error)),
         }
     }
+}
+
+/// The value in a record's file, if the file is what was written under this key in the bucket of this name.
+pub(super) fn value_of(bucket: &str, key: &Key, mut file: Vec<u8>) -> Option<Vec<u8>> {
+    let start = start_of(bucket, key, &file)?;
+    file.drain(..start);
+    Some(file)
 }
 
 /// The value in a record's file; `None` if it is not whole. The key is taken from the path.

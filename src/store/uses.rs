@@ -240,6 +240,11 @@ impl Uses {
         }
     }
 
+    /// Forgets what is known of every layer.
+    pub(super) fn forget_all(&self) {
+        self.state().known.clear();
+    }
+
     /// Forgets what is known of a layer.
     pub(super) fn forget(&self, diff_id: &DiffId) {
         self.state().known.remove(diff_id);
@@ -329,6 +334,11 @@ impl Store {
         let gate = Lock::of(file);
         gate.sign(purpose);
         Ok(gate)
+    }
+
+    /// Has every layer looked at anew: one that was found may have been found damaged since, here or by another process.
+    pub fn look_again(&self) {
+        self.uses.forget_all();
     }
 
     /// Notes that this process uses a cache mount, before it looks whether it is there.

@@ -319,7 +319,9 @@ fn every_change_is_named() {
         assert!(fits && said["answer"] == case.answer, "{}: {summary}\n{said:#}", case.what);
         // The same in text, which has the summary on a line of its own.
         let text = explain(&workspace, case.arguments).stdout;
-        assert!(text.lines().any(|line| line.trim() == summary), "{}: {text}", case.what);
+        // Its age may be another by then.
+        let said = summary.split(" (").next().unwrap();
+        assert!(text.lines().any(|line| line.trim().starts_with(said)), "{}: {text}", case.what);
     }
     // Nothing of all this changed an answer.
     ground(&workspace);

@@ -10,6 +10,7 @@ use tar::{EntryType, Header};
 use crate::layout::{self, sha256};
 use crate::registry::run;
 use crate::rootless::{RANGES, user};
+use crate::shells::Session;
 use crate::workspace::{Who, Workspace};
 
 /// An archive, put together entry by entry.
@@ -179,6 +180,25 @@ fn directories_that_a_layer_leaves_out_are_those_below_it() {
 }
 
 #[test]
+fn a_shell_sees_the_directories_that_a_layer_leaves_out() {
+    let workspace = Workspace::new();
+    let mut first = tools();
+    first.push(("tmp/", EntryType::Directory, 0o1777, 3, b""));
+    let second: [Entry<'_>; 1] = [("tmp/foo", EntryType::Regular, 0o644, 0, b"foo")];
+    let base = image(&workspace, &[&first[..], &second].map(|entries| Layer::plain(&Archive::of(entries))));
+    workspace.dockerfile("FROM base\nRUN cat /none\n");
+    let context = workspace.context();
+    let context = context.to_str().unwrap();
+    for arguments in [["shell", "--at=2", &base, context], ["build", "--on-error=shell", &base, context]] {
+        let mut session = Session::start(&workspace.strata(arguments));
+        session.ask("stat -c '<%n %a %u>' /tmp", "</tmp 1777 3>");
+        session.keys("exit\n");
+        session.end();
+    }
+    workspace.assert_nothing_left();
+}
+
+#[test]
 fn what_is_wrong_with_a_layer_is_said_with_its_digest_and_the_entry() {
     let file = EntryType::Regular;
     let large: &[u8] = b"29 size=99999999999999999999\n";
@@ -195,7 +215,7 @@ fn what_is_wrong_with_a_layer_is_said_with_its_digest_and_the_entry() {
         ("a whiteout of nothing", &[("dir/.wh.", file, 0, 0, b"")], "dir/.wh."),
         ("a whiteout of the parent", &[("dir/.wh...", file, 0, 0, b"")], "dir/.wh..."),
         ("a size that is none", &[("before", file, 0o644, 0, b""), ("x", EntryType::XHeader, 0, 0, large)], "before"),
-        ("a sparse file", &[("holes", EntryType::GNUSparse, 0o644, 0, b"")], "holes"),
+        ("a sparse file without a map", &[("holes", EntryType::GNUSparse, 0o644, 0, b"x")], "holes"),
     ];
     let workspace = Workspace::new();
     workspace.dockerfile("FROM base\nCOPY --from=base / /copy\n");

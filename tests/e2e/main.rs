@@ -76,5 +76,9 @@ mod attack;
 mod hostile;
 // Many steps and many kills: nothing is left, and nothing grows.
 mod soak;
+// Damaged stores: noticed, mended, told once.
+mod damage;
+// Builds that are killed at chosen and at random instants, on full disks, and on disks that fail.
+mod crash;
 // docs/security.md names tests that exist.
 mod security_page;

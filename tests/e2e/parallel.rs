@@ -96,10 +96,15 @@ fn two_processes_run_an_identical_step_once() {
     workspace.dockerfile(&format!("ARG BASE\nFROM ${{BASE}}\nRUN {} && echo done >/done\n", point.call('x')));
     let build =
         |name: &str| workspace.build([&shared().base_argument(), "-t", name]).env("STRATA_PASTA", "off").start();
-    let (one, two) = (build("one"), build("two"));
+    let mut one = build("one");
     let first = point.next();
+    // The other says which process it waits for, and what that does.
+    let mut two = build("two");
+    two.wait_for(&format!("waiting for process {}", one.id()));
+    two.wait_for("(RUN echo x | nc");
     assert!(!point.anybody_else(), "the step runs twice");
     drop(first);
+    one.wait_for("DONE");
     let digest = |stdout: &str| stdout.split_whitespace().find(|word| word.starts_with("sha256:")).map(str::to_owned);
     let (one, two) = (one.wait().success(), two.wait().success());
     assert!(!point.anybody_else(), "the step ran again afterwards");
@@ -178,6 +183,43 @@ fn a_failure_ends_the_steps_of_other_stages() {
     workspace.assert_nothing_left();
     assert!(!workspace.out("image").exists());
     workspace.assert_store_usable();
+}
+
+#[test]
+fn eight_builds_of_overlapping_recipes_run_each_shared_step_once() {
+    let workspace = Workspace::new();
+    // Each step leaves a line where no layer has it.
+    let step = |n: usize| {
+        format!(
+            "RUN --mount=type=cache,target=/c echo ran-{n} >>/c/log; sleep 0.2; echo {n} >/{n}; touch -d @1 /{n} /\n"
+        )
+    };
+    let recipes: Vec<_> = (0..4)
+        .map(|recipe| {
+            let steps: String = (0..=recipe + 1).map(step).collect();
+            let path = workspace.write(&format!("Dockerfile.{recipe}"), format!("ARG BASE\nFROM ${{BASE}}\n{steps}"));
+            path.to_str().unwrap().to_owned()
+        })
+        .collect();
+    let base = shared().base_argument();
+    let running: Vec<_> = (0..8)
+        .map(|n| {
+            let output = workspace.layout_output(&format!("image-{n}"));
+            let arguments = [&base, "--build-arg=SOURCE_DATE_EPOCH=1", "-f", &recipes[n % 4], &output];
+            workspace.build(arguments).env("STRATA_PASTA", "off").start()
+        })
+        .collect();
+    running.into_iter().for_each(|running| drop(running.wait().success()));
+    let digest = |n: usize| crate::layout::read(&workspace.out(&format!("image-{n}"))).digest;
+    for n in 0..4 {
+        assert_eq!(digest(n), digest(n + 4), "the two builds of recipe {n}");
+    }
+    workspace.dockerfile("ARG BASE\nFROM ${BASE}\nRUN --mount=type=cache,target=/c sort /c/log >/log\n");
+    workspace.build([&base, &workspace.layout_output("log")]).env("STRATA_PASTA", "off").run().success();
+    let log = crate::layout::read(&workspace.out("log")).text("log");
+    assert_eq!(log, "ran-0\nran-1\nran-2\nran-3\nran-4\n");
+    workspace.strata(["fsck"]).run().success();
+    workspace.assert_nothing_left();
 }
 
 #[test]

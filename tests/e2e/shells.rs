@@ -85,7 +85,7 @@ impl Session {
     }
 
     /// Types a command and waits for what it answers, which must not be in the command itself.
-    fn ask(&mut self, command: &str, answer: &str) {
+    pub(crate) fn ask(&mut self, command: &str, answer: &str) {
         assert!(!command.contains(answer), "the terminal shows what is typed");
         self.keys(&format!("{command}\n"));
         self.wait_for(answer);

@@ -241,3 +241,31 @@ fn a_running_step_takes_little_of_the_builder_s_memory() {
     tell(&format!("memory with one step: {one} kB, with 32: {many} kB, each further one: {each} kB"));
     assert!(each < 4096, "each further running step takes {each} kB of the builder's memory");
 }
+
+#[test]
+fn a_file_over_8_gib_goes_into_an_image_and_out_again() {
+    // What a header of POSIX's holds ends one byte before 8 GiB. The short version is a size that it holds.
+    let size: u64 = if std::env::var_os("STRATA_SOAK").is_some() { (8 << 30) + 12_345 } else { 200 << 20 };
+    let start = Instant::now();
+    let workspace = Workspace::new();
+    workspace.dockerfile(&format!(
+        "ARG BASE\nFROM ${{BASE}}\nRUN truncate -s {size} /large && echo end >>/large && touch -d @5 /large\n"
+    ));
+    let out = workspace.out("image");
+    let output = format!("--output=type=oci,dest={},tar=false,compression=zstd", out.display());
+    workspace.build([shared().base_argument(), output]).run().success();
+
+    let other = Workspace::new();
+    other.dockerfile("FROM large\nRUN stat -c %s /large >/size && tail -c 4 /large >/end\n");
+    let named = format!("--build-context=large=oci-layout://{}", out.display());
+    other.build([named, "-t".to_owned(), "again".to_owned()]).run().success();
+    let found = |what: &[&str]| {
+        let layers = other.state().join("layers");
+        crate::registry::run(std::process::Command::new("find").arg(layers).args(what))
+    };
+    let size = size + 4;
+    assert_eq!(found(&["-name", "large", "-printf", "%s"]), size.to_string());
+    let [seen, end] = ["size", "end"].map(|name| found(&["-name", name, "-exec", "cat", "{}", "+"]));
+    assert_eq!((seen.trim(), end.as_str()), (size.to_string().as_str(), "end\n"));
+    tell(&format!("a file of {size} bytes, written, compressed, unpacked and read: {:.1?}", start.elapsed()));
+}

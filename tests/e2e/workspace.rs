@@ -151,6 +151,7 @@ impl Workspace {
             environment,
             stdin: None,
             memory: None,
+            under: Vec::new(),
             umask: None,
         }
     }
@@ -229,10 +230,17 @@ pub(crate) struct Strata {
     environment: BTreeMap<OsString, OsString>,
     stdin: Option<Vec<u8>>,
     memory: Option<u64>,
+    under: Vec<OsString>,
     umask: Option<String>,
 }
 
 impl Strata {
+    /// Has another program run it, with these arguments before it.
+    pub(crate) fn under(&self, program: &str, arguments: &[&str]) -> Self {
+        let under = std::iter::once(program).chain(arguments.iter().copied()).map(OsString::from).collect();
+        Self { under, ..self.clone() }
+    }
+
     /// Gives it something to read on standard input.
     pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
@@ -307,6 +315,11 @@ impl Strata {
                 Some(bytes) => {
                     let mut command = Command::new("prlimit");
                     command.arg(format!("--as={bytes}")).arg("--").arg(&self.binary);
+                    command
+                }
+                None if !self.under.is_empty() => {
+                    let mut command = Command::new(&self.under[0]);
+                    command.args(&self.under[1..]).arg(&self.binary);
                     command
                 }
                 None => Command::new(&self.binary),

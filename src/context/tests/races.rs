@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use proptest::prelude::*;
 use rustix::fs::{CWD, RenameFlags, Timespec, Timestamps};
 
 use super::*;
@@ -121,7 +122,7 @@ fn no_trick_gives_a_stale_digest() {
                 assert_eq!(content(&context, &file.to_string()), expected(*number), "{}", path(file).display());
             }
             remembered += (FILES as u64).saturating_sub(context.files_read());
-            context.save().unwrap();
+            context.save(&|path, bytes| std::fs::write(path, bytes)).unwrap();
         }
         assert!(remembered > 0, "the index was never trusted, so nothing was shown");
     }
@@ -158,7 +159,7 @@ fn nothing_stale_is_seen_or_kept_while_somebody_writes() {
                 let first = written.load(Ordering::Acquire);
                 let context = open(&dir, "", Some(&index));
                 let found = content(&context, "0");
-                context.save().unwrap();
+                context.save(&|path, bytes| std::fs::write(path, bytes)).unwrap();
                 // The writer may be done with one more than it has said.
                 let last = written.load(Ordering::Acquire) + 1;
                 assert!((first..=last).any(|number| found == expected(number)), "older than {first}");
@@ -169,8 +170,78 @@ fn nothing_stale_is_seen_or_kept_while_somebody_writes() {
         for _ in 0..2 {
             let context = open(&dir, "", Some(&index));
             assert_eq!(content(&context, "0"), expected(last));
-            context.save().unwrap();
+            context.save(&|path, bytes| std::fs::write(path, bytes)).unwrap();
             age(&dir);
+        }
+    }
+}
+
+const MILLISECOND: i128 = 1_000_000;
+
+/// A file whose stamps come from a clock of a coarse grain.
+struct Model {
+    now: i128,
+    grain: i128,
+    stamp: i128,
+    version: u64,
+}
+
+impl Model {
+    fn write(&mut self) {
+        self.now += 1;
+        self.version += 1;
+        self.stamp = self.now - self.now % self.grain;
+    }
+
+    /// The modification time is whatever somebody sets, as far as the file system can keep it.
+    fn stat(&self) -> Stat {
+        let split = |time: i128| {
+            let (seconds, rest) = (time.div_euclid(1000 * MILLISECOND), time.rem_euclid(1000 * MILLISECOND));
+            (i64::try_from(seconds).unwrap(), u32::try_from(rest).unwrap())
+        };
+        let mtime = (1000, u32::from(self.grain < 1000 * MILLISECOND));
+        Stat { device: 1, inode: 2, size: 3, mtime, ctime: split(self.stamp), mode: 0o100_644 }
+    }
+
+    fn clock(&self) -> Time {
+        let seconds = i64::try_from(self.now / (1000 * MILLISECOND)).unwrap();
+        (seconds, u32::try_from(self.now % (1000 * MILLISECOND)).unwrap())
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_grain_of_a_clock_gives_a_stale_digest(
+        grain in prop::sample::select(vec![1, 4, 10, 1000, 2000]),
+        events in prop::collection::vec((0..24_i128, any::<bool>(), 0..3_u8), 1..80),
+    ) {
+        let grain = grain * MILLISECOND;
+        let mut file = Model { now: 1_700_000_000_000 * MILLISECOND + 7, grain, stamp: 0, version: 0 };
+        file.write();
+        let mut remembered: Option<(Stat, u64)> = None;
+        for (pause, is_write, meanwhile) in events {
+            file.now += pause * grain / 8;
+            if is_write {
+                file.write();
+                continue;
+            }
+            // A build: what `content_id` and `digest` do, with somebody who may write before or after the reading.
+            let before = file.stat();
+            if let Some((_, version)) = remembered.filter(|(stat, _)| *stat == before) {
+                prop_assert_eq!(version, file.version);
+                continue;
+            }
+            let taken = file.clock();
+            if meanwhile == 1 {
+                file.write();
+            }
+            let read = file.version;
+            if meanwhile == 2 {
+                file.write();
+            }
+            if file.stat() == before && !before.is_racy(taken) {
+                remembered = Some((before, read));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A directory there that says not of which cache it is was left by a release that is no more, and is passed over.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
@@ -12,6 +13,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 
+use super::name_of;
 use crate::store::{self, Lock, Store};
 
 /// Why caches cannot be listed, removed or carried.
@@ -90,6 +92,62 @@ pub fn list(store: &Store) -> Result<Vec<StoredCache>, Error> {
     Ok(caches)
 }
 
+/// The caches of a store by their form.
+#[derive(Debug, Default)]
+pub struct Forms {
+    /// How many are as they should be.
+    pub sound: u64,
+    /// Those that are not, each with what is wrong.
+    pub wrong: Vec<(PathBuf, String)>,
+}
+
+/// Looks at the form of every cache: that it says whose it is and holds directories. A directory in which there is nothing
+/// yet is one that a killed build was making, and is sound.
+///
+/// # Errors
+/// [`Error::Io`]
+pub fn forms(store: &Store) -> Result<Forms, Error> {
+    let mut forms = Forms::default();
+    for directory in entries(&store.mounts())? {
+        match wrong_form(&directory) {
+            Some(detail) => forms.wrong.push((directory, detail)),
+            None => forms.sound += 1,
+        }
+    }
+    Ok(forms)
+}
+
+fn wrong_form(directory: &Path) -> Option<String> {
+    let Ok(found) = entries(directory) else { return Some("it is not a directory".to_owned()) };
+    let about = directory.join("id");
+    let text = std::fs::read_to_string(&about).unwrap_or_default();
+    let said = text.strip_suffix('\n').and_then(|text| text.rsplit_once('\n'));
+    let is_its_own =
+        said.is_some_and(|(id, platform)| Some(OsStr::new(&name_of(id, platform).hex())) == directory.file_name());
+    let copies = found.iter().filter(|path| **path != about);
+    let is_copy = |path: &&PathBuf| {
+        let numbered =
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<usize>().is_ok());
+        numbered && path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+    };
+    if !found.is_empty() && !is_its_own {
+        return Some("it does not say which cache it is".to_owned());
+    }
+    let stranger = copies.clone().find(|path| !is_copy(path));
+    stranger.map(|path| format!("{} is no copy of a cache", path.display()))
+}
+
+/// Removes the directory of a cache, whatever it holds.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Store`]
+pub fn remove(store: &Store, directory: &Path, _alone: &Lock) -> Result<(), Error> {
+    let scratch = store.scratch()?;
+    let failed = |source| Error::Io { action: "remove", path: directory.to_owned(), source };
+    std::fs::rename(directory, scratch.path().join("cache")).map_err(failed)?;
+    Ok(scratch.remove()?)
+}
+
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = |source| Error::Io { action: "list", path: directory.to_owned(), source };
     let found = std::fs::read_dir(directory).map_err(failed)?;
@@ -121,17 +179,23 @@ impl StoredCache {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Store`]
-    pub fn remove(&self, store: &Store, _alone: &Lock) -> Result<(), Error> {
-        let scratch = store.scratch()?;
-        let failed = |source| Error::Io { action: "remove", path: self.directory.clone(), source };
-        std::fs::rename(&self.directory, scratch.path().join("cache")).map_err(failed)?;
-        Ok(scratch.remove()?)
+    pub fn remove(&self, store: &Store, alone: &Lock) -> Result<(), Error> {
+        remove(store, &self.directory, alone)
     }
 }
 
-/// Notes that a step takes the cache in this directory. Only `ls` and people look at it.
-pub(super) fn touch(directory: &Path) {
+/// Notes that a step takes the cache in this directory, which is of this id and platform: only `ls` and people look at it.
+pub(super) fn touch(directory: &Path, id: &str, platform: &str) {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let times = Timestamps { last_access: now, last_modification: now };
-    let _ = rustix::fs::utimensat(CWD, directory.join("id"), &times, AtFlags::SYMLINK_NOFOLLOW);
+    let about = directory.join("id");
+    if rustix::fs::utimensat(CWD, &about, &times, AtFlags::SYMLINK_NOFOLLOW).is_err() {
+        // It was lost, and nothing but who takes the cache knows what stood there.
+        let _ = std::fs::write(&about, said_of(id, platform));
+    }
+}
+
+/// What `id` says of a cache.
+pub(super) fn said_of(id: &str, platform: &str) -> String {
+    format!("{id}\n{platform}\n")
 }

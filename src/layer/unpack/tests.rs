@@ -149,7 +149,16 @@ fn dangerous_entries_are_refused_by_name() {
         ("a file in a file", made().file("f").file("f/x"), "f/x"),
         ("a file in a link to nothing", made().symlink("s", "/etc/cron.d").file("s/x"), "s/x"),
         ("the root as a link", made().symlink("./", "x"), "./"),
-        ("a sparse file", made().entry("sparse", typeflag::GNU_SPARSE, "", b""), "sparse"),
+        (
+            "a sparse file with more content than its map has",
+            made().pax("22 GNU.sparse.size=10\n22 GNU.sparse.map=0,3\n").file("sparse"),
+            "sparse",
+        ),
+        (
+            "a sparse file that nothing has room for",
+            made().pax("34 GNU.sparse.size=99999999999999\n").entry("large", b'0', "", b""),
+            "large",
+        ),
         ("a volume label", made().entry("label", b'V', "", b""), "label"),
         ("a device that is a whiteout", made().entry("null", typeflag::CHAR_DEVICE, "", b""), "null"),
         ("a link to nowhere", made().symlink("s", ""), "s"),
@@ -173,7 +182,11 @@ fn broken_archives_are_refused() {
         ("a wrong checksum", &flipped),
         ("a bad record", &made().pax("7 a=b\n").file("x").end()),
         ("a zero byte in a path", &made().pax("12 path=a\0b\n").file("x").end()),
-        ("a sparse map", &made().pax("22 GNU.sparse.major=1\n").file("x").end()),
+        ("a sparse map of no numbers", &made().pax("22 GNU.sparse.map=0,x\n").file("x").end()),
+        (
+            "a sparse map that is not there",
+            &made().pax("22 GNU.sparse.major=1\n24 GNU.sparse.size=10\n").file("x").end(),
+        ),
         ("nothing after an extended header", &made().pax("9 path=a\n").end()),
         ("a header after zeros", &[&[0; 512], whole.as_slice()].concat()),
         ("a huge extended header", &made().pax(&" ".repeat((1 << 20) + 1)).file("x").end()),
@@ -332,6 +345,36 @@ fn owners_are_kept_or_squashed() {
         let into = tempfile::tempdir().unwrap();
         unpack(archive.as_slice(), into.path(), TRUSTED, owners).unwrap();
         assert_eq!(fs::metadata(into.path().join("x")).unwrap().uid(), expected);
+    }
+}
+
+#[test]
+fn sparse_files_of_gnu_tar_are_read() {
+    use std::os::unix::fs::FileExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let tree = directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    // With holes in front, between and behind; more parts than a header has room for; nothing but a hole; not sparse.
+    for (name, size, parts) in [("some", 300_000, 2), ("many", 9_000_001, 60), ("none", 5 << 20, 0), ("plain", 700, 1)]
+    {
+        let file = fs::File::create(tree.join(name)).unwrap();
+        for part in 0..parts {
+            file.write_all_at(name.as_bytes(), if parts == 1 { 0 } else { (part + 1) * size / (parts + 2) }).unwrap();
+        }
+        file.set_len(size).unwrap();
+        set_time(&tree.join(name), 5, 0);
+    }
+    let versions =
+        ["--format=oldgnu", "--format=gnu", "--sparse-version=0.0", "--sparse-version=0.1", "--sparse-version=1.0"];
+    for version in versions {
+        let mut tar = std::process::Command::new("tar");
+        tar.args(["--create", "--sparse", "--hole-detection=seek", version, "--directory"]).arg(&tree);
+        let archive = tar.args(["some", "many", "none", "plain"]).output().unwrap().stdout;
+        assert!(archive.len() < 1 << 20, "{version}: it is sparse");
+        let into = tempfile::tempdir().unwrap();
+        unpack(archive.as_slice(), into.path(), OverlayXattr::User, Owners::Kept).unwrap();
+        assert_eq!(describe(into.path()), describe(&tree), "{version}");
+        assert!(fs::metadata(into.path().join("none")).unwrap().blocks() < 64, "{version}");
     }
 }
 

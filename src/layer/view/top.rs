@@ -47,6 +47,11 @@ impl Top {
 pub struct Tops(Mutex<HashMap<PathBuf, Arc<Top>>>);
 
 impl Tops {
+    /// Forgets all of them: a layer that was found damaged is made again under the same path.
+    pub fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     pub(super) fn of(&self, tree: &Path, xattr: OverlayXattr) -> io::Result<Arc<Top>> {
         if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(tree) {
             return Ok(Arc::clone(known));

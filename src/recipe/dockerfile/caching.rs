@@ -6,8 +6,6 @@
 //! for `# check=`: blank lines and other comments may come between, an empty comment ends them, and what is inside a
 //! continued instruction is not above it.
 
-use std::time::Duration;
-
 use crate::diagnostic::{Diagnostic, Span, Spanned, nearest};
 use crate::recipe::{Caching, Instruction};
 use crate::units;
@@ -91,8 +89,9 @@ fn apply(caching: &mut Caching, option: &Spanned<&str>) -> Result<(), Diagnostic
         ("no-cache", Some(_)) => return Err(warning("no-cache takes no value".to_owned()).help(EXPECTED)),
         ("ttl", None) => return Err(warning("ttl has no age".to_owned()).help(EXPECTED)),
         ("ttl", Some(value)) => {
-            let ttl = age(value)
-                .ok_or_else(|| warning(format!("`{value}` is no age")).help("write it as 90s, 10m or 1h30m"))?;
+            let ttl = units::age(value)
+                .filter(|age| !age.is_zero())
+                .ok_or_else(|| warning(format!("`{value}` is no age")).help("write it as 90s, 10m, 1h30m or 7d"))?;
             if caching.ttl.replace(ttl).is_some() {
                 return Err(warning("ttl is given twice; the last one counts".to_owned()));
             }
@@ -108,16 +107,14 @@ fn apply(caching: &mut Caching, option: &Spanned<&str>) -> Result<(), Diagnostic
     Ok(())
 }
 
-fn age(text: &str) -> Option<Duration> {
-    units::duration(text).filter(|(negative, age)| !negative && !age.is_zero()).map(|(_, age)| age)
-}
-
 fn makes_layer(instruction: &Instruction) -> bool {
     matches!(instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::diagnostic::SourceFile;
     use crate::recipe::dockerfile;
@@ -145,6 +142,7 @@ mod tests {
             ("  # strata: no-cache\n", no_cache),
             ("# strata: ttl=6h\n", ttl(6 * 3600)),
             ("# strata: ttl=1h30m\n", ttl(5400)),
+            ("# strata: ttl=7d\n", ttl(7 * 24 * 3600)),
             ("# strata: ttl=1h, no-cache\n", Caching { no_cache: true, ..ttl(3600) }),
             ("# strata: ttl=1h\n# strata: no-cache\n", Caching { no_cache: true, ..ttl(3600) }),
             ("# strata: no-cache\n\n# why\n\n", no_cache),

@@ -103,12 +103,10 @@ impl Changed<'_> {
         let mut found: Vec<&Difference> = self.found.iter().filter(|difference| !beside(difference)).collect();
         found.sort_by_key(|difference| difference.field == "parent");
         let said: Vec<Said> = found.iter().map(|difference| self.say(difference)).collect();
-        let compared = match (&self.before.made_by, self.before.step == self.node.origin.text) {
-            (_, true) => format!("compared with the run {}", made(self.before, now)),
-            (_, false) => {
-                let text = line(&self.mask.text(&self.before.step));
-                format!("compared with {text}, {}", made(self.before, now))
-            }
+        let compared = if self.before.step == self.node.origin.text {
+            format!("compared with the run {}", made(self.before, now))
+        } else {
+            format!("compared with {}, {}", line(&self.mask.text(&self.before.step)), made(self.before, now))
         };
         let summary = match said.as_slice() {
             [] => "nothing that is known changed; another version of Strata made it".to_owned(),

@@ -81,6 +81,20 @@ fn gives_back_what_was_published() {
 }
 
 #[test]
+fn implied_directories_of_any_name_are_kept() {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    let fixture = Fixture::new();
+    let odd = std::ffi::OsString::from_vec(b"odd/\xff\n\"".to_vec());
+    let implied: Vec<PathBuf> = vec!["tmp".into(), "usr/lib".into(), "\u{e4}".into(), odd.into()];
+    let scratch = fixture.store.scratch().unwrap();
+    let tree = scratch.dir("tree").unwrap();
+    let meta = LayerMeta { implied: implied.clone(), ..meta(1) };
+    fixture.store.publish_layer(&id(b"a"), &tree, meta).unwrap();
+    assert_eq!(fixture.reopen().layer(&id(b"a")).unwrap().unwrap().meta.implied, implied);
+}
+
+#[test]
 fn the_first_of_two_stays() {
     let fixture = Fixture::new();
     let first = publish(&fixture.store, b"a");

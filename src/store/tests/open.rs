@@ -8,8 +8,9 @@ use super::*;
 #[test]
 fn makes_what_is_missing_and_nothing_else() {
     let fixture = Fixture::new();
-    assert_eq!(names(&fixture.root()), ["builds", "cache", "layers", "locks", "mounts", "oci", "tmp", "version"]);
-    assert_eq!(std::fs::read_to_string(fixture.root().join("version")).unwrap(), "1\n");
+    let made = ["builds", "cache", "index-copy", "layers", "locks", "mounts", "oci", "tmp", "version"];
+    assert_eq!(names(&fixture.root()), made);
+    assert_eq!(std::fs::read_to_string(fixture.root().join("version")).unwrap(), "2\n");
     for private in ["layers", "tmp", "cache"] {
         assert_eq!(fixture.root().join(private).metadata().unwrap().permissions().mode() & 0o777, 0o700, "{private}");
     }
@@ -62,7 +63,7 @@ fn refuses_what_is_no_store_of_ours() {
     let version = |text: &'static str| move |root: &Path| std::fs::write(root.join("version"), text).unwrap();
     type Spoil = Box<dyn Fn(&Path)>;
     let cases: [(&str, Spoil, &[&str]); 6] = [
-        ("NewerSchema", Box::new(version("2\n")), &["version", "schema 2", "up to 1"]),
+        ("NewerSchema", Box::new(version("3\n")), &["version", "schema 3", "up to 2"]),
         ("UnknownSchema", Box::new(version("0\n")), &["version", "\"0\""]),
         ("UnknownSchema", Box::new(version("")), &["version", "\"\""]),
         ("UnknownSchema", Box::new(version("one")), &["version", "\"one\""]),
@@ -81,6 +82,38 @@ fn refuses_what_is_no_store_of_ours() {
         if variant != "NotADirectory" {
             assert_eq!(walk(directory.path()), before, "a store was strewn into {variant}");
         }
+    }
+}
+
+#[test]
+fn a_store_of_another_schema_is_rebuilt_and_keeps_what_cannot_be_made_again() {
+    for text in ["1\n", "0\n", "", "\u{1}\u{2}", "one"] {
+        let fixture = Fixture::new();
+        let Fixture { store, .. } = &fixture;
+        let (name, blob) = (tag::reference("a", "1"), store.put_blob(b"blob").unwrap());
+        store.tag(&name, &tag::descriptor(blob)).unwrap();
+        let layer = layer::publish(store, b"layer");
+        let key = Key::from_bytes([1; 32]);
+        store.write_record(Bucket::new("steps-v1"), &key, b"value").unwrap();
+        std::fs::create_dir(fixture.root().join("mounts/m")).unwrap();
+        drop(fixture.store.begin_build().unwrap());
+        std::fs::write(fixture.root().join("version"), text).unwrap();
+        // Who uses it may be of that schema.
+        let share = fixture.store.share(&mut patient).unwrap();
+        let error = Store::open(&fixture.root()).unwrap_err();
+        assert!(matches!(error, Error::OlderInUse { .. }), "{error:?}");
+        drop(share);
+
+        let rebuilt = Store::open(&fixture.root()).unwrap();
+        let damage = rebuilt.take_damage();
+        assert!(matches!(&damage[..], [Damage::Schema { .. }]), "{damage:?}");
+        assert_eq!(rebuilt.tagged(&name).unwrap(), Some(tag::descriptor(blob)));
+        assert_eq!(rebuilt.read_blob(&blob).unwrap().as_deref(), Some(&b"blob"[..]));
+        assert!(rebuilt.layer(&layer.diff_id).unwrap().is_none());
+        assert!(rebuilt.read_record(Bucket::new("steps-v1"), &key).is_none());
+        assert_eq!((fixture.count("mounts"), fixture.count("builds")), (1, 1));
+        drop(rebuilt);
+        assert!(fixture.reopen().take_damage().is_empty());
     }
 }
 

@@ -87,8 +87,8 @@ fn remembers_pulls_by_name_and_platform() {
 fn context_indexes_are_replaced_whole() {
     let fixture = Fixture::new();
     let id = crate::digest::ContentId::from_bytes([2; 32]);
-    fixture.store.write_context_index(&id, b"one").unwrap();
-    fixture.store.write_context_index(&id, b"two").unwrap();
+    fixture.store.replace(&fixture.store.context_index_path(&id), b"one").unwrap();
+    fixture.store.replace(&fixture.store.context_index_path(&id), b"two").unwrap();
     assert_eq!(std::fs::read(fixture.store.context_index_path(&id)).unwrap(), b"two");
     assert_eq!(names(&fixture.root().join("cache/contexts")), [id.hex()]);
 }

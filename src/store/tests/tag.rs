@@ -72,6 +72,53 @@ fn a_name_has_one_image() {
 }
 
 #[test]
+fn names_survive_the_loss_of_their_list() {
+    type Spoil = fn(&Path);
+    let spoils: [Spoil; 4] = [
+        |path| std::fs::remove_file(path).unwrap(),
+        |path| std::fs::write(path, "").unwrap(),
+        |path| std::fs::write(path, "{\"schemaVersion\":2,\"manif").unwrap(),
+        |path| std::fs::write(path, [0; 100]).unwrap(),
+    ];
+    let (a, b) = (reference("a", "1"), reference("b", "1"));
+    for (number, spoil) in spoils.into_iter().enumerate() {
+        let fixture = Fixture::new();
+        fixture.store.tag(&a, &descriptor(Digest::of(b"0"))).unwrap();
+        fixture.store.tag(&b, &descriptor(Digest::of(b"1"))).unwrap();
+        spoil(&fixture.root().join("oci/index.json"));
+        assert_eq!(fixture.store.look_at_index().unwrap(), IndexState::Restorable);
+        let store = if number % 2 == 0 { fixture.reopen() } else { Store::open(&fixture.root()).unwrap() };
+        assert_eq!(store.tags().unwrap().len(), 2);
+        let damage = store.take_damage();
+        assert!(matches!(&damage[..], [Damage::Index { .. }]), "{damage:?}");
+        assert!(store.untag(&a).unwrap());
+        assert_eq!(store.look_at_index().unwrap(), IndexState::Whole);
+        // With neither, nothing is guessed.
+        spoil(&fixture.root().join("oci/index.json"));
+        std::fs::write(fixture.root().join("index-copy"), "rubbish").unwrap();
+        assert!(!store.index_copy_is_sound());
+        assert_eq!(store.look_at_index().unwrap(), IndexState::Lost);
+        let lost = store.mend_index(&mut |_| true).unwrap();
+        assert!(lost.is_empty() && store.tags().unwrap().is_empty() && store.index_copy_is_sound());
+    }
+}
+
+#[test]
+fn a_name_whose_image_is_gone_gets_the_copys_or_goes() {
+    let fixture = Fixture::new();
+    let (a, b) = (reference("a", "1"), reference("b", "1"));
+    let [good, bad, gone] = [b"0", b"1", b"2"].map(|bytes| descriptor(Digest::of(bytes)));
+    fixture.store.tag(&a, &good).unwrap();
+    fixture.store.tag(&b, &gone).unwrap();
+    let copy = std::fs::read(fixture.root().join("index-copy")).unwrap();
+    fixture.store.tag(&a, &bad).unwrap();
+    std::fs::write(fixture.root().join("index-copy"), copy).unwrap();
+    let lost = fixture.store.mend_index(&mut |image| image.digest == good.digest).unwrap();
+    assert_eq!(lost, [(b.to_string(), gone.digest)]);
+    assert_eq!(fixture.store.tags().unwrap(), [(a, good)]);
+}
+
+#[test]
 fn the_same_tag_again_writes_nothing() {
     let fixture = Fixture::new();
     let path = fixture.root().join("oci/index.json");
@@ -112,6 +159,7 @@ fn a_list_that_is_null_or_missing_is_empty_and_rubbish_is_told() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(fixture.store.tags().unwrap(), []);
     std::fs::write(&path, "{").unwrap();
+    std::fs::write(fixture.root().join("index-copy"), "{").unwrap();
     let error = fixture.store.tag(&reference("a", "1"), &descriptor(Digest::of(b"0"))).unwrap_err();
     assert!(matches!(&error, Error::Document { path: told, .. } if *told == path), "{error:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");

@@ -46,7 +46,7 @@ fn check_steps(steps: &[Vec<Change>], xattr: OverlayXattr) -> Result<(Vec<Vec<u8
     let mut expected = compared(describe(&tree));
     let (archive, unpacked) = through_an_archive(&tree, xattr);
     let (mut archives, mut lowers) = (vec![archive], vec![unpacked]);
-    let mut overlays = Vec::new();
+    let (mut overlays, tops) = (Vec::new(), Tops::default());
     for changes in &steps[1..] {
         let overlay = Overlay::over(&lowers, xattr);
         prop_assert_eq!(&compared(describe(&overlay.merged())), &expected, "what the next step sees");
@@ -55,7 +55,7 @@ fn check_steps(steps: &[Vec<Change>], xattr: OverlayXattr) -> Result<(Vec<Vec<u8
         overlay.unmount();
         tidy_over(&overlay.upper(), &lowers, xattr).unwrap();
         lowers.insert(0, overlay.upper());
-        let tidied = View::over(&lowers, xattr).unwrap();
+        let tidied = View::among(&tops, &lowers, xattr).unwrap();
         prop_assert_eq!(&compared(describe_tree(&tidied)), &expected, "the layer as it was tidied");
         let (archive, unpacked) = through_an_archive(&overlay.upper(), xattr);
         archives.push(archive);
@@ -86,7 +86,8 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(sample::cases(5))]
+    // Every case takes it half a second.
+    #![proptest_config(ProptestConfig { cases: sample::cases(5).cases.min(100), ..sample::cases(5) })]
 
     #[test]
     fn umoci_gives_what_the_overlay_showed(steps in steps(4)) {
@@ -98,6 +99,11 @@ proptest! {
             prop_assert_eq!(without_attributes(&compared(describe(&root))), without_attributes(&expected));
         }
     }
+
+}
+
+proptest! {
+    #![proptest_config(sample::cases(16))]
 
     #[test]
     #[ignore = "a_user_s_overlay_is_no_different runs it where it can run"]
