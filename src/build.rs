@@ -56,7 +56,7 @@ use crate::registry::Client;
 use crate::runtime::network::Program;
 use crate::runtime::{self, Cancel};
 use crate::schedule::explain::Explainer;
-use crate::schedule::{self, solve};
+use crate::schedule::{self, mend, solve};
 use crate::secret::Secrets;
 use crate::store::{self, BuildId, Kept, Store};
 
@@ -207,7 +207,7 @@ fn recorded(
     if !rules.is_empty() {
         return Err(Error::Violations { rules });
     }
-    let (executor, memory) = (executor(&plan, request, place), solve::Memory::default());
+    let (executor, memory) = (executor(&plan, request, place), mend::Memory::default());
     let notes = record::notes(request);
     let explainer = explainer(&plan, request);
     let asked = solver(&plan, &executor, request, place, (&memory, &notes));
@@ -234,7 +234,7 @@ fn recorded(
     let mut solved = solved.map_err(failed)?;
     let finish = |solved: &[_]| Finish { request, place, plan: &plan, executor: &executor, solved }.outputs();
     let mut finished = finish(&solved);
-    for _ in 0..solve::MENDS {
+    for _ in 0..mend::MENDS {
         if !finished.as_ref().is_err_and(Error::is_loss) {
             break;
         }
@@ -265,7 +265,7 @@ pub fn plan(request: &Request, place: &Workplace) -> Result<(Plan, Vec<Known>), 
     let _shared = share(place)?;
     let plan = prepare(request, place)?;
     let executor = executor(&plan, request, place);
-    let memory = solve::Memory::default();
+    let memory = mend::Memory::default();
     let notes = record::notes(request);
     let explainer = explainer(&plan, request);
     let solver = solver(&plan, &executor, request, place, (&memory, &notes));
@@ -316,7 +316,7 @@ fn solver<'a>(
     executor: &'a Executor<'a>,
     request: &'a Request,
     place: &'a Workplace,
-    (memory, notes): (&'a solve::Memory, &'a Notes),
+    (memory, notes): (&'a mend::Memory, &'a Notes),
 ) -> solve::Solver<'a> {
     let Workplace { store, reporter, .. } = place;
     solve::Solver {

@@ -1,7 +1,8 @@
 //! Any bytes as a layer: decompressed as a registry's blob is, unpacked, written again, and that unpacked.
 //!
 //! Checked: no panic, whatever the bytes; nothing beside the directory is touched; what was unpacked can be written
-//! as a layer, and that layer unpacks to the same layer, and completes what the first left out. Run as root, this makes devices in a temporary directory.
+//! as a layer, and that layer unpacks to the same layer, and completes what the first left out. Run as root, this makes
+//! devices in a temporary directory.
 
 #![no_main]
 

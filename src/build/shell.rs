@@ -12,7 +12,7 @@ use crate::execute::shell::Sandbox;
 use crate::graph::NodeId;
 use crate::journal::Outcome;
 use crate::recipe::{Caching, CommandLine, Instruction, Recipe, Run, Stage, Step};
-use crate::schedule::{self, solve};
+use crate::schedule::{self, mend, solve};
 
 /// Builds what comes before a point of a stage, and hands the sandbox of that point to `open`.
 ///
@@ -44,7 +44,7 @@ fn before(request: &Request, line: Option<usize>, place: &Workplace, record: &Re
     let target = request.graph.target.as_deref();
     let plan = prepare_with(request, place, &|recipe| cut(recipe, target, line))?;
     let executor = executor(&plan, request, place);
-    let (memory, notes) = (solve::Memory::default(), notes(request));
+    let (memory, notes) = (mend::Memory::default(), notes(request));
     let asked = solver(&plan, &executor, request, place, (&memory, &notes));
     let solver = solve::Solver { build: record.id(), ..asked };
     let mut graph = plan.graph.clone();

@@ -18,8 +18,11 @@ const FURTHER: u64 = 10;
 /// # Errors
 /// What was refused until then. Nothing depends on it, but somebody may want to know why the disk fills.
 pub fn automatic(store: &Store, caps: &Caps, patience: Duration) -> Result<(), Error> {
-    if !store.account()? {
-        return Ok(());
+    match store.account() {
+        Ok(false) => return Ok(()),
+        // A full disk is the best of reasons.
+        Ok(true) | Err(Error::Full { .. }) => {}
+        Err(error) => return Err(error),
     }
     let room = store.room()?;
     let is_due = store.estimate().is_none_or(|used| caps.keep(used, &room).is_some_and(|keep| used > keep));
@@ -53,6 +56,7 @@ fn keep_below(store: &Store, caps: &Caps) -> Result<(), Error> {
     let policy = Policy { scope: Scope::Cap, before: None, keep: Some(keep - keep / FURTHER) };
     let removed = collect(store, &collection, &inventory, &policy)?;
     let freed = removed.freed.iter().map(|freed| freed.bytes).sum();
-    store.counted(used.saturating_sub(freed))?;
-    removed.taken.delete()
+    // After the room for it is there.
+    removed.taken.delete()?;
+    store.counted(used.saturating_sub(freed))
 }

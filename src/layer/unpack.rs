@@ -11,8 +11,8 @@
 //!   stand. They hide lower layers only: a file that this layer has itself stays, and a directory that it has itself
 //!   becomes opaque.
 //! - A path that comes twice: the later entry counts, and a directory that stays one keeps what is in it.
-//! - A leading slash does not count. `..` is refused in names and in hard links' targets; symbolic links may point anywhere, since
-//!   they are only ever followed inside the root.
+//! - A leading slash does not count. `..` is refused in names and in hard links' targets; symbolic links may point
+//!   anywhere, since they are only ever followed inside the root.
 //! - A parent that the archive does not have is made: root's, mode 0755, time zero, and named in [`Unpacked::implied`],
 //!   because it should look like the one in the layers below, which nobody knows here. A parent that is a symbolic link
 //!   of this layer is followed inside the layer.
@@ -135,8 +135,8 @@ struct Unpacking {
     last_parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// What directories get when nothing is made in them any more, by path.
     directories: BTreeMap<Vec<u8>, Finish>,
-    /// Directories that were made for the sake of what is in them, by device and inode, because links of the layer can give one
-    /// directory several paths; with the path that each was made under.
+    /// Directories that were made for the sake of what is in them, with the path that each was made under. By device and
+    /// inode, because links of the layer can give one directory several paths.
     implied: HashMap<(u64, u64), Vec<u8>>,
     left_out: Vec<LeftOut>,
     entries: u64,

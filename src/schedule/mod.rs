@@ -4,7 +4,9 @@
 //! failure starts nothing new, cancels what runs and is the result. Knows nothing of layers, caches or processes.
 
 pub mod explain;
+mod inputs;
 mod listing;
+pub mod mend;
 pub mod solve;
 pub mod status;
 

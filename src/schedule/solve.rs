@@ -1,34 +1,27 @@
 //! How one node is solved: known already, known by the time its lock is ours, or made now.
 //!
-//! A hit needs no layer on disk but its own, and what was there when it was asked for may be found damaged, or gone, when
-//! a later step or an output needs it. That is no failure: everything the step needs is solved once more ([`Solver::again`]),
-//! where a record whose layer is gone is a miss like any other, and then the step itself.
-//!
-//! A layer whose files were found changed had them for nobody knows how long. So what was made on top of it is not trusted
-//! either: every step of this build that has it among its inputs is made again.
+//! A hit needs no layer on disk but its own; `mend` says what happens where more is needed and not there. `inputs` says what a
+//! step's key is made of.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::base;
+use crate::cache;
 use crate::cache::history::{Notes, Place, Run};
 use crate::cache::key::Fields;
 use crate::cache::record::{MadeBy, Record};
-use crate::cache::{self, key};
-use crate::digest::{ContentId, DiffId, Key};
-use crate::execute::mount::Shown;
+use crate::digest::{DiffId, Key};
 use crate::execute::shell::Sandbox;
-use crate::execute::{self, Executor, Files, Selected};
+use crate::execute::{self, Executor, Selected};
 use crate::fetch::Fetched;
-use crate::graph::{ContextName, CopyOp, Graph, Node, NodeId, Op, RunMount, RunOp};
+use crate::graph::{ContextName, Graph, Node, NodeId, Op};
 use crate::image::chain::Chain;
 use crate::progress::{Earlier, Reporter, Task};
+use crate::schedule::Solve;
 use crate::schedule::explain::{self, Explainer, Step};
-use crate::schedule::{Solve, listing};
-use crate::store::{self, BuildId, LayerState, Store};
+use crate::schedule::inputs::{fetched, listings};
+use crate::schedule::mend::{MENDS, Memory};
+use crate::store::{self, BuildId, Store};
 
 /// Why a node could not be solved.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +48,10 @@ impl Error {
     }
 
     /// Whether something that an earlier step or a fetch gave was needed and is not in the store.
-    fn is_loss(&self) -> bool {
+    pub(super) fn is_loss(&self) -> bool {
         matches!(self, Self::Execute(error) if error.is_loss())
     }
 }
-
-/// How often a build makes again what was found damaged before it gives up: each time something new was found.
-pub const MENDS: usize = 5;
 
 /// A node's failure, with the node.
 #[derive(Debug, thiserror::Error)]
@@ -134,31 +124,6 @@ pub struct Solved {
     pub fetched: Option<Fetched>,
 }
 
-/// What a build knows of its own steps.
-#[derive(Debug, Default)]
-pub struct Memory {
-    made: Mutex<HashMap<Key, Memorized>>,
-    mended: AtomicBool,
-}
-
-/// What a step made.
-#[derive(Debug, Clone, Copy)]
-struct Memorized {
-    made: Made,
-    /// How many layers were known to be damaged then: it was not made on top of these.
-    damaged: usize,
-}
-
-impl Memory {
-    fn remember(&self, key: Key, made: Memorized) {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(key, made);
-    }
-
-    fn recall(&self, key: &Key) -> Option<Memorized> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
-    }
-}
-
 /// Solves the nodes of one graph with the cache and the executor.
 #[derive(Debug)]
 pub struct Solver<'a> {
@@ -217,65 +182,14 @@ struct Asked {
 
 /// Whether a node is solved for the first time in this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Round {
+pub(super) enum Round {
     First,
     /// What this build made counts, and hits have been told of.
     Again,
 }
 
 impl Solver<'_> {
-    /// Solves the whole graph once more, one node after another: what is known is taken as it is, and what is gone from the
-    /// store is made again. With nothing gone this costs a look at each step's record.
-    ///
-    /// # Errors
-    /// The first failure of any node.
-    pub fn again(&self) -> Result<Vec<Solved>, Failed> {
-        let all = self.solved_again(NodeId(self.graph.nodes.len()))?;
-        Ok(all.into_iter().map(Option::unwrap_or_default).collect())
-    }
-
-    /// Whether any node was solved again, so that what [`super::run`] gave may be out of date.
-    pub fn has_mended(&self) -> bool {
-        self.memory.mended.load(Ordering::Relaxed)
-    }
-
-    /// Solves once more what a node needs; a node beyond the last needs everything.
-    fn solved_again(&self, id: NodeId) -> Result<Vec<Option<Solved>>, Failed> {
-        self.memory.mended.store(true, Ordering::Relaxed);
-        self.executor.tops.forget();
-        self.store.look_again();
-        let count = self.graph.nodes.len();
-        let mut needed = vec![id.0 == count; count];
-        // Inputs stand before the nodes that need them.
-        for node in (0..count).rev() {
-            if node == id.0 || needed[node] {
-                self.graph.nodes[node].op.inputs().into_iter().for_each(|input| needed[input.0] = true);
-            }
-        }
-        let mut solved: Vec<Option<Solved>> = vec![None; count];
-        for node in (0..count).filter(|node| needed[*node]) {
-            let inputs = self.inputs(NodeId(node), &solved);
-            solved[node] = Some(self.attempt(NodeId(node), &inputs, Round::Again)?);
-        }
-        Ok(solved)
-    }
-
-    fn inputs(&self, id: NodeId, solved: &[Option<Solved>]) -> Vec<Solved> {
-        self.graph[id].op.inputs().into_iter().map(|input| solved[input.0].clone().unwrap_or_default()).collect()
-    }
-
-    /// Whether a failure comes from something that was in the store and is not there any more.
-    fn can_mend(&self, failed: &Failed, inputs: &[Solved]) -> bool {
-        if matches!(failed.error, Error::Cancelled) || self.executor.cancel.is_cancelled() {
-            return false;
-        }
-        // A process that failed had all its layers when it began.
-        let is_gone = |layer: &DiffId| matches!(self.store.look_at_layer(layer), Ok(LayerState::Missing));
-        let ran = matches!(self.graph[failed.node].op, Op::Run(_));
-        failed.error.is_loss() || ran && inputs.first().is_some_and(|parent| parent.chain.layers().iter().any(is_gone))
-    }
-
-    fn attempt(&self, id: NodeId, inputs: &[Solved], round: Round) -> Result<Solved, Failed> {
+    pub(super) fn attempt(&self, id: NodeId, inputs: &[Solved], round: Round) -> Result<Solved, Failed> {
         let node = &self.graph[id];
         let solved = match &node.op {
             Op::Scratch => Ok(Solved::default()),
@@ -313,12 +227,6 @@ impl Solver<'_> {
     pub(super) fn context(&self, name: &ContextName) -> Solved {
         let chain = self.executor.layer_of_context(name).into_iter().collect();
         Solved { chain, ..Solved::default() }
-    }
-
-    /// Whether the input of a node is a context that may change, so that its files are looked at in every build.
-    pub(super) fn may_change(&self, input: NodeId) -> Option<&ContextName> {
-        let Op::Context(name) = &self.graph[input].op else { return None };
-        self.executor.layer_of_context(name).is_none().then_some(name)
     }
 
     /// What the address of a source stands for now.
@@ -393,27 +301,6 @@ impl Solver<'_> {
         }
     }
 
-    /// What this build knows of a step that is solved again, unless it was made on top of what was found damaged since.
-    fn made_here(&self, key: &Key, inputs: &[Solved], round: Round) -> Option<Made> {
-        let Memorized { made, damaged } = self.memory.recall(key).filter(|_| round == Round::Again)?;
-        let since = self.store.damaged_layers().split_off(damaged);
-        let is_there = matches!(self.store.layer(&made.layer), Ok(Some(_)));
-        (is_there && !is_above(inputs, &since)).then_some(made)
-    }
-
-    /// As [`Solver::look`], but nothing counts that was made on top of what was found damaged.
-    fn look_and_trust(&self, node: &Node, key: &Key, inputs: &[Solved]) -> Look {
-        match self.look(node, key) {
-            Look::Hit(_) if is_above(inputs, &self.store.damaged_layers()) => Look::Miss(Why::LayerGone),
-            look => look,
-        }
-    }
-
-    fn remember(&self, key: Key, made: Made) {
-        let damaged = self.store.damaged_layers().len();
-        self.memory.remember(key, Memorized { made, damaged });
-    }
-
     /// Makes the layer, unless another thread or process made it while this one waited for the step's lock.
     fn make(
         &self,
@@ -470,25 +357,6 @@ impl Solver<'_> {
         selections.into_iter().for_each(|one| self.notes.add(Run { place, key, listing: Some(one) }));
     }
 
-    /// Keeps what files a step read. Without it, a later explanation cannot name those that changed; nothing else is lost.
-    fn keep_listing(&self, digest: &ContentId, listing: &[u8]) {
-        let _ = cache::remember_listing(self.store, digest, listing);
-    }
-
-    /// The files of a copy whose digest was remembered, which they must still have.
-    fn selected(&self, op: &CopyOp, digest: ContentId, inputs: &[Solved]) -> Result<Files, Error> {
-        let (from, fetched) = (&inputs[1].chain, fetched(inputs));
-        let selected = self.executor.select_from_layers(op, from, &fetched);
-        let is_right = selected.as_ref().is_ok_and(|files| files.digest() == digest);
-        let Some(top) = from.layers().last().filter(|_| !is_right) else { return Ok(selected?) };
-        // The layers are not what they were, or the memory is wrong: neither is used any more.
-        let identities: Vec<String> = fetched.iter().map(Fetched::identity).collect();
-        cache::forget_selection(self.store, &key::selection(op, from, &identities))?;
-        let damaged = self.executor.layers.discard_damaged(from)?;
-        let lost = base::layers::Error::Lost { layer: *damaged.first().unwrap_or(top) };
-        Err(execute::Error::from(lost).into())
-    }
-
     fn lock(&self, key: &str, purpose: &str, task: &Task<'_>) -> Result<store::Lock, Error> {
         let mut told = false;
         let waiting = &mut |owner: &store::LockOwner| {
@@ -499,136 +367,12 @@ impl Solver<'_> {
         };
         Ok(self.store.lock(&format!("step-{key}"), purpose, waiting)?)
     }
-
-    /// The fields of a node's key, and the selected files where they had to be listed to know.
-    pub(super) fn fields(&self, node: &Node, inputs: &[Solved]) -> Result<(Fields, Selected), Error> {
-        let parent = &inputs[0].chain;
-        Ok(match &node.op {
-            Op::Run(op) => {
-                let (digests, shown) = self.shown(op, &inputs[1..])?;
-                (key::run(op, parent, &self.graph.platform, &digests), Selected::Shown(shown))
-            }
-            Op::Mkdir(op) => (key::mkdir(op, parent), Selected::Nothing),
-            Op::Copy(op) => {
-                let (digest, files) = self.files(op, &inputs[1].chain, &fetched(inputs))?;
-                (key::copy(op, parent, &digest), files.map_or(Selected::Remembered(digest), Selected::Files))
-            }
-            Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Http(_) | Op::Git(_) => {
-                unreachable!("only nodes that make a layer have a key")
-            }
-        })
-    }
-
-    /// The digest of what each bind mount of a step shows, and what each mount with files shows. Of a whole stage or
-    /// image its chain says that, of a part of one the answer is remembered, and a context's files are looked at.
-    fn shown(&self, op: &RunOp, inputs: &[Solved]) -> Result<(Vec<ContentId>, Vec<Shown>), Error> {
-        let (mut digests, mut all) = (Vec::new(), Vec::new());
-        let mut inputs = inputs.iter();
-        for mount in &op.mounts {
-            let (from, source) = match mount {
-                RunMount::Bind { from, source, .. } => (*from, source),
-                RunMount::Cache(cache) => match &cache.from {
-                    Some((from, source)) => (*from, source),
-                    None => continue,
-                },
-                RunMount::Tmpfs { .. } | RunMount::Secret { .. } | RunMount::Ssh { .. } => continue,
-            };
-            let chain = inputs.next().map(|input| input.chain.clone()).unwrap_or_default();
-            let counts = matches!(mount, RunMount::Bind { .. });
-            if let Some(name) = self.may_change(from) {
-                let files = self.executor.show_context(source, name)?;
-                if counts {
-                    digests.push(files.digest());
-                }
-                all.push(Shown::Files(files));
-                continue;
-            }
-            if counts {
-                digests.push(self.shown_of_layers(source, &chain, from)?);
-            }
-            all.push(Shown::Layers { chain, source: source.clone() });
-        }
-        Ok((digests, all))
-    }
-
-    fn shown_of_layers(&self, source: &str, chain: &Chain, from: NodeId) -> Result<ContentId, Error> {
-        let question = key::shown(source, chain);
-        if source == "." {
-            return Ok(ContentId::from_bytes(*question.as_bytes()));
-        }
-        if let Some(digest) = cache::recall_selection(self.store, &question) {
-            return Ok(digest);
-        }
-        let shown = self.executor.shown_of_layers(source, chain);
-        let (digest, files) = shown.map_err(|error| self.in_context(from, error))?;
-        self.keep_listing(&digest, &listing::of(&files, None).encode());
-        if let Err(error) = cache::remember_selection(self.store, &question, &digest) {
-            self.reporter.warning(format!("a selection of files is not remembered: {error}"));
-        }
-        Ok(digest)
-    }
-
-    /// The digest of the files a copy selects. Of a chain of layers it is remembered, because layers never change; of a
-    /// context the files are looked at, and what was found is handed on.
-    fn files(&self, op: &CopyOp, from: &Chain, fetched: &[Fetched]) -> Result<(ContentId, Option<Files>), Error> {
-        if let Some(name) = self.may_change(op.from) {
-            let files = self.executor.select_from_context(op, name, fetched)?;
-            return Ok((files.digest(), Some(files)));
-        }
-        let identities: Vec<String> = fetched.iter().map(Fetched::identity).collect();
-        let question = key::selection(op, from, &identities);
-        if let Some(digest) = cache::recall_selection(self.store, &question) {
-            return Ok((digest, None));
-        }
-        let files = self.executor.select_from_layers(op, from, fetched);
-        let files = files.map_err(|error| self.in_context(op.from, error))?;
-        if let Err(error) = cache::remember_selection(self.store, &question, &files.digest()) {
-            self.reporter.warning(format!("a selection of files is not remembered: {error}"));
-        }
-        Ok((files.digest(), Some(files)))
-    }
-
-    /// A missing file of a context that is read as layers is missing in the context.
-    fn in_context(&self, from: NodeId, error: execute::Error) -> execute::Error {
-        match (error, &self.graph[from].op) {
-            (execute::Error::NotFound { source_path, hidden, nearest, .. }, Op::Context(name)) => {
-                execute::Error::NotFound { source_path, place: execute::place_of(name), hidden, nearest }
-            }
-            (error, _) => error,
-        }
-    }
-}
-
-/// The listings of the files that a step was seen to read.
-fn listings(node: &Node, files: &Selected) -> Vec<(ContentId, Vec<u8>)> {
-    let one = |files: &Files| (files.digest(), listing::of(files, node.op.copy()).encode());
-    match files {
-        Selected::Nothing | Selected::Remembered(_) => Vec::new(),
-        Selected::Files(files) => vec![one(files)],
-        Selected::Shown(shown) => shown
-            .iter()
-            .filter_map(|shown| match shown {
-                Shown::Files(files) => Some(one(files)),
-                Shown::Layers { .. } => None,
-            })
-            .collect(),
-    }
 }
 
 /// The step of an earlier build that made a result.
 fn earlier(record: &Record) -> Option<Earlier> {
     let MadeBy { build, step } = record.made_by.as_ref()?;
     Some(Earlier { build: build.as_str().into(), step: *step })
-}
-
-/// Whether any of these layers is among a step's inputs.
-fn is_above(inputs: &[Solved], layers: &[DiffId]) -> bool {
-    layers.iter().any(|layer| inputs.iter().any(|input| input.chain.layers().contains(layer)))
-}
-
-/// What was fetched among a node's inputs, in order.
-fn fetched(inputs: &[Solved]) -> Vec<Fetched> {
-    inputs.iter().filter_map(|input| input.fetched.clone()).collect()
 }
 
 /// Milliseconds since 1970.

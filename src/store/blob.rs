@@ -42,9 +42,11 @@ impl Store {
     /// # Errors
     /// What the operating system refused.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
+        self.uses.pin(Used::Blob(*digest))?;
         let path = self.layout.blob(digest);
         let Some(file) = open(&path)? else { return Ok(false) };
         let found = file.metadata().map_err(|error| Error::at("look at", &path, error))?;
+        self.note_blob(&path, &found);
         if found.is_file() && found.len() != size {
             self.discard(digest, &path, &file)?;
         }

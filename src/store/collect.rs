@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::error::Error;
+use super::id::Id;
+use super::layout::Layout;
 use super::place::sync_directory;
 use super::reach::Reached;
 use super::removal::remove_all;
@@ -48,7 +50,8 @@ pub struct Taken {
     /// What it was.
     pub what: Vec<Used>,
     paths: Vec<PathBuf>,
-    workspace: Workspace,
+    /// Where it is; `None` where there was no room for a directory, and it is in `tmp/` itself.
+    workspace: Option<Workspace>,
 }
 
 impl Store {
@@ -100,7 +103,12 @@ impl Collection<'_> {
     /// [`Error::UnknownEntry`] where nobody knows what the tags reach; otherwise what the operating system refused. What was
     /// taken until then is deleted by the next sweep.
     pub fn take(&self, victims: &[Victim]) -> Result<Taken, Error> {
-        let workspace = Workspace::create(&self.store.layout)?;
+        let workspace = match Workspace::create(&self.store.layout) {
+            Ok(workspace) => Some(workspace),
+            // A rename takes no room. Any sweep may delete what lies there, and that is all.
+            Err(Error::Full { .. }) => None,
+            Err(error) => return Err(error),
+        };
         let mut taken = Taken { what: Vec::new(), paths: Vec::new(), workspace };
         let mut reached = Reached::default();
         let mut all = victims.chunks(AT_ONCE);
@@ -130,7 +138,7 @@ impl Collection<'_> {
             if is_reached || pinned.contains(what) || is_newer(&store.dated(*what), *last_use) {
                 continue;
             }
-            let (path, aside) = (store.whole(*what), taken.workspace.fresh());
+            let (path, aside) = (store.whole(*what), taken.fresh(&store.layout));
             match rename_directory(&path, &aside) {
                 Ok(()) => {
                     taken.what.push(*what);
@@ -155,6 +163,13 @@ fn is_newer(path: &Path, last_use: SystemTime) -> bool {
 }
 
 impl Taken {
+    fn fresh(&self, layout: &Layout) -> PathBuf {
+        match &self.workspace {
+            Some(workspace) => workspace.fresh(),
+            None => layout.tmp().join(Id::random().to_string()),
+        }
+    }
+
     /// Deletes what was taken.
     ///
     /// # Errors

@@ -104,8 +104,12 @@ struct Tmpfs(TempDir);
 
 impl Tmpfs {
     fn mount(flags: MountFlags) -> Self {
+        Self::mount_with(flags, c"size=1m,mode=0755")
+    }
+
+    fn mount_with(flags: MountFlags, options: &std::ffi::CStr) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        rustix::mount::mount("tmpfs", directory.path(), "tmpfs", flags, c"size=1m,mode=0755").unwrap();
+        rustix::mount::mount("tmpfs", directory.path(), "tmpfs", flags, options).unwrap();
         Self(directory)
     }
 

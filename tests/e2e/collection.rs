@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +13,7 @@ use crate::parallel::MeetingPoint;
 use crate::registry::shared;
 use crate::rootless::{RANGES, SINGLE, user};
 use crate::shells::Session;
+use crate::skip::{is_root, skip};
 use crate::workspace::{Finished, Who, Workspace};
 
 fn json(finished: &Finished) -> Value {
@@ -337,4 +338,47 @@ fn a_person_is_asked() {
     }
     let (status, screen) = Session::start(&workspace.strata(["prune"])).end();
     assert!(status.success() && !screen.contains("go on?"), "nothing to ask: {screen}");
+}
+
+/// A small file system in memory, until this goes.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn at(path: PathBuf) -> Self {
+        fs::create_dir(&path).unwrap();
+        crate::registry::run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&path));
+        Self(path)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_small_disk_takes_any_number_of_builds() {
+    if !is_root() {
+        skip("collection: a small disk", "mounting one takes root");
+        return;
+    }
+    let workspace = Workspace::new();
+    let disk = Mounted::at(workspace.state());
+    // The bounds are those of every store: shares of the disk.
+    let outcomes: Vec<_> = (0..10_u8)
+        .map(|round| {
+            workspace.write("content", [round].repeat(5 << 20));
+            workspace.dockerfile("FROM scratch\nCOPY content /\n");
+            let build = || workspace.build::<_, &str>([]).run();
+            let first = build();
+            // Where a collection took longer than anybody waits, one build may fail for want of room; the next does not.
+            if first.code() == Some(0) { first } else { build() }
+        })
+        .collect();
+    drop(disk);
+    for outcome in outcomes {
+        outcome.success();
+    }
+    workspace.assert_nothing_left();
 }

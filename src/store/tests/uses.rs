@@ -186,6 +186,30 @@ fn a_full_disk_keeps_everything() {
 }
 
 #[test]
+fn a_disk_without_room_for_a_directory_is_collected() {
+    if !can("root, to mount a small file system", is_root()) {
+        return;
+    }
+    let place = Tmpfs::mount_with(MountFlags::empty(), c"size=1m,nr_inodes=60,mode=0755");
+    let store = Store::open(place.path()).unwrap();
+    let old = layer::publish(&store, b"old").diff_id;
+    let blob = store.put_blob(b"blob").unwrap();
+    drop(store.await_collection().unwrap());
+    drop(store.gate().unwrap());
+    drop(store);
+    for number in 0.. {
+        if std::fs::create_dir(place.path().join(format!("tmp/{number}"))).is_err() {
+            break;
+        }
+    }
+    let store = Store::open(place.path()).unwrap();
+    let mut gone = collect(&store);
+    gone.sort_unstable();
+    assert_eq!(gone, [Used::Layer(old), Used::Blob(blob)]);
+    assert!(store.layers().unwrap().is_empty() && store.blob_path(&blob).is_none());
+}
+
+#[test]
 fn times_follow_use_and_lower_layers_are_the_younger() {
     let fixture = Fixture::new();
     let store = &fixture.store;

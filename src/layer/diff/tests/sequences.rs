@@ -1,5 +1,5 @@
-//! Random changes, step after step, each on an overlay of what the steps before left: whoever applies the layers must get what
-//! the last step saw.
+//! Random changes, step after step, each on an overlay of what the steps before left: whoever applies the layers must
+//! get what the last step saw.
 
 use proptest::prelude::*;
 
