@@ -61,7 +61,10 @@ const RULE: &[(&str, &[&str])] = &[
     // Verifies what all of them have put into the store.
     (
         "fsck",
-        &["digest", "progress", "image", "store", "journal", "layer", "context", "runtime", "base", "cache", "execute"],
+        &[
+            "digest", "progress", "recipe", "image", "store", "journal", "layer", "context", "runtime", "base",
+            "cache", "execute",
+        ],
     ),
     // Explanations name lines of the recipe, times in words, and what files of a selection are.
     (
