@@ -134,24 +134,43 @@ impl Solver<'_> {
         if cache::was_damaged(self.store, &step.key) {
             return simple("damaged", "what was remembered of it was damaged");
         }
-        let history = explainer.history(self.store);
-        if history.has(&step.key) {
+        if explainer.history(self.store).has(&step.key) {
             return simple("forgotten", "it was made before, but what was remembered of it was removed");
         }
-        let place = self.place(step.node, step.fields);
-        let groups = history.earlier(&place, explainer.texts(self.graph));
-        let Some(record) = groups.iter().find_map(|group| self.nearest(group, step.fields)) else {
-            return match groups.is_empty() {
+        let Some(record) = self.nearest_run(explainer, step) else {
+            let place = self.place(step.node, step.fields);
+            return match explainer.history(self.store).earlier(&place, explainer.texts(self.graph)).is_empty() {
                 true => simple("never-run", "never run before"),
                 false => simple("forgotten", "what was remembered of its earlier runs was removed"),
             };
         };
+        self.explain_changed(explainer, step, &record, &self.found(&record, step))
+    }
+
+    /// The nearest earlier run of a step of which anything is remembered.
+    fn nearest_run(&self, explainer: &Explainer<'_>, step: Step<'_>) -> Option<Record> {
+        let place = self.place(step.node, step.fields);
+        let groups = explainer.history(self.store).earlier(&place, explainer.texts(self.graph));
+        groups.iter().find_map(|group| self.nearest(group, step.fields))
+    }
+
+    /// What is different from an earlier run.
+    fn found(&self, before: &Record, step: Step<'_>) -> Vec<Difference> {
         let listing =
             |digest: &ContentId| listing_of(step, digest).or_else(|| cache::recall_listing(self.store, digest));
-        let found = differences(&record.fields, step.fields, &listing);
+        differences(&before.fields, step.fields, &listing)
+    }
+
+    fn explain_changed(
+        &self,
+        explainer: &Explainer<'_>,
+        step: Step<'_>,
+        before: &Record,
+        found: &[Difference],
+    ) -> Explanation {
         let changed = Changed {
-            found: &found,
-            before: &record,
+            found,
+            before,
             below: self.below(step.node, step.inputs),
             graph: self.graph,
             node: step.node,
@@ -159,6 +178,22 @@ impl Solver<'_> {
             mask: &explainer.mask,
         };
         changed.explain(now())
+    }
+
+    /// What is known to have changed of a step whose parent is not known yet, besides that.
+    pub(super) fn explain_orphan(&self, step: Step<'_>, unknown: NodeId, would_run: bool) -> Option<Explanation> {
+        let explainer = self.explain?;
+        let changed = self.nearest_run(explainer, step).and_then(|record| {
+            let mut found = self.found(&record, step);
+            found.retain(|difference| difference.field != "parent");
+            (!found.is_empty()).then(|| self.explain_changed(explainer, step, &record, &found))
+        });
+        match changed {
+            Some(changed) => {
+                Some(words::unknown_and_changed(&self.graph[unknown], step.node, changed, &explainer.mask))
+            }
+            None => self.explain_unknown(step.node, unknown, would_run),
+        }
     }
 
     /// The run with the fewest differences; of several the first, which is the nearest and newest.

@@ -33,13 +33,21 @@ impl Solver<'_> {
             let (known, result) = match (&node.op, missing) {
                 (_, Some(missing)) => {
                     let would_run = all[missing.0].status == Status::Miss;
-                    (
-                        Known {
+                    // Only the parent is missing: what else counts is known.
+                    let is_parent = node.op.parent() == Some(missing)
+                        && inputs[1..].iter().all(|input| *input != missing && solved[input.0].is_some());
+                    let known = match is_parent {
+                        true => {
+                            let beside: Vec<Solved> =
+                                inputs.iter().map(|input| solved[input.0].clone().unwrap_or_default()).collect();
+                            self.orphan_status(node, &beside, missing, would_run)
+                        }
+                        false => Known {
                             explanation: self.explain_unknown(node, missing, would_run),
                             ..Known::of(Status::Unknown)
                         },
-                        None,
-                    )
+                    };
+                    (known, None)
                 }
                 (Op::Scratch, _) => (Known::of(Status::Cached), Some(Solved::default())),
                 (Op::Context(name), _) => (Known::of(Status::Cached), Some(self.context(name))),
@@ -88,6 +96,23 @@ impl Solver<'_> {
                 (Known { explanation: self.explain_miss(step, &why), ..Known::of(Status::Miss) }, None)
             }
         }
+    }
+
+    /// What is known of a step without its parent, which is empty in `inputs`.
+    fn orphan_status(&self, node: &Node, inputs: &[Solved], parent: NodeId, would_run: bool) -> Known {
+        // A linked copy is made without a look at its parent.
+        if node.op.copy().is_some_and(|copy| copy.link) {
+            return self.step_status(node, inputs).0;
+        }
+        let unread = self.explain.is_none() || self.needs_layers(node, inputs).is_some();
+        let explanation = match (!unread).then(|| self.fields(node, inputs)) {
+            Some(Ok((fields, files))) => {
+                let step = Step { node, fields: &fields, key: fields.key(), files: &files, inputs };
+                self.explain_orphan(step, parent, would_run)
+            }
+            _ => self.explain_unknown(node, parent, would_run),
+        };
+        Known { explanation, ..Known::of(Status::Unknown) }
     }
 
     /// The input whose layers would have to be read to know what a step selects of them.

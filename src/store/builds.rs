@@ -243,13 +243,15 @@ impl Store {
         if builds.len() <= kept.builds && !weighs {
             return Ok(());
         }
+        // A tenth more goes than has to, so that not every build looks at the age of every other.
+        let most = if builds.len() > kept.builds { kept.builds - kept.builds / 10 } else { kept.builds };
         builds.sort_by_cached_key(|build| std::cmp::Reverse(build.written()));
         let mut bytes = 0_u64;
         for (place, build) in builds.iter().enumerate() {
             if weighs {
                 bytes = bytes.saturating_add(build.bytes());
             }
-            let too_many = place >= kept.builds.max(1) || (bytes > kept.bytes && place > 0);
+            let too_many = place >= most.max(1) || (bytes > kept.bytes && place > 0);
             // Whoever builds holds the lock, and so do we while we remove.
             if too_many && let Some(_lock) = lock_directory(&build.path)? {
                 remove_all(&build.path)?;

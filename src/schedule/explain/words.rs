@@ -44,15 +44,7 @@ pub(super) fn expired(record: &Record, ttl: Duration, now: i64, mask: &Mask) -> 
 
 /// A step that needs a result which is not known.
 pub(super) fn unknown(waits: &Node, node: &Node, would_run: bool, mask: &Mask) -> Explanation {
-    let title = mask.text(&match &waits.op {
-        Op::Context(ContextName::Main) => "the build context".to_owned(),
-        Op::Context(ContextName::Named(name)) => format!("the build context {name}"),
-        _ if waits.origin.of > 0 && waits.origin.stage == node.origin.stage => {
-            format!("{}/{} {}", waits.origin.step, waits.origin.of, waits.origin.text)
-        }
-        _ if waits.origin.of > 0 => waits.origin.title(),
-        _ => waits.origin.text.clone(),
-    });
+    let title = waited_for(waits, node, mask);
     let shown = line(&title);
     let summary = match (&waits.op, would_run) {
         (Op::Http(_) | Op::Git(_), _) => format!("depends on {shown}, which is only asked for in a build"),
@@ -62,6 +54,27 @@ pub(super) fn unknown(waits: &Node, node: &Node, would_run: bool, mask: &Mask) -
         (_, false) => format!("depends on {shown}, of which that is not known either"),
     };
     Explanation::new(Answer::Unknown, summary, json!({ "dependsOn": title }))
+}
+
+/// The same where it is known that something else changed, too.
+pub(super) fn unknown_and_changed(waits: &Node, node: &Node, changed: Explanation, mask: &Mask) -> Explanation {
+    let title = waited_for(waits, node, mask);
+    let summary = format!("{}; and it depends on {}, which is not known yet", changed.summary, line(&title));
+    let mut document = changed.document;
+    document["dependsOn"] = title.into();
+    Explanation { details: changed.details, ..Explanation::new(Answer::Unknown, summary, document) }
+}
+
+fn waited_for(waits: &Node, node: &Node, mask: &Mask) -> String {
+    mask.text(&match &waits.op {
+        Op::Context(ContextName::Main) => "the build context".to_owned(),
+        Op::Context(ContextName::Named(name)) => format!("the build context {name}"),
+        _ if waits.origin.of > 0 && waits.origin.stage == node.origin.stage => {
+            format!("{}/{} {}", waits.origin.step, waits.origin.of, waits.origin.text)
+        }
+        _ if waits.origin.of > 0 => waits.origin.title(),
+        _ => waits.origin.text.clone(),
+    })
 }
 
 /// A step whose inputs cannot be had.

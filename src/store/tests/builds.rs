@@ -47,6 +47,9 @@ fn the_oldest_go_and_running_ones_stay() {
         ids
     };
     let (many, huge) = (usize::MAX, u64::MAX);
+    (100..109).for_each(|age| drop(make(age)));
+    assert_eq!(left(Kept { builds: 14, bytes: huge }, 0).len(), 14);
+    assert_eq!(left(Kept { builds: 13, bytes: huge }, 0).len(), 13, "twelve, and one that runs");
     assert_eq!(left(Kept { builds: 5, bytes: huge }, 0).len(), 5);
     assert_eq!(left(Kept { builds: 3, bytes: huge }, 0), expected(&[&ended[0], &ended[1], &ended[2], running.id()]));
     // Each record has three bytes.
