@@ -205,17 +205,6 @@ const CASES: &[Case] = &[
         summary: "SOURCE_DATE_EPOCH: not set → 1; and it depends on 2/3 WORKDIR /app, which is not known yet",
     },
     Case {
-        what: "a linked copy stands alone",
-        change: |workspace| {
-            workspace.write("src/main.txt", "edited\n");
-            edit(workspace, "COPY --from=second", "COPY --link --from=second");
-        },
-        arguments: &[],
-        step: "COPY --link",
-        answer: "unknown",
-        summary: "depends on …",
-    },
-    Case {
         what: "times are bounded, as the first step sees it",
         change: nothing,
         arguments: &["--build-arg=SOURCE_DATE_EPOCH=1"],
