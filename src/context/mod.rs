@@ -107,6 +107,8 @@ pub struct Context {
     /// Whether something was learned that a later build can trust.
     worth_saving: AtomicBool,
     files_read: AtomicU64,
+    /// How many bytes of files were looked at that had been written a moment ago.
+    young: AtomicU64,
 }
 
 /// A [`Record`] and the time its parts were taken.
@@ -141,6 +143,7 @@ impl Context {
             learned: Mutex::default(),
             worth_saving: AtomicBool::new(false),
             files_read: AtomicU64::new(0),
+            young: AtomicU64::new(0),
         })
     }
 
@@ -319,17 +322,28 @@ impl Context {
         }
     }
 
+    /// Waits a moment before a file is looked at that was written a moment ago, if there is much of such: else the next
+    /// build, too, would read it all, because what is seen of it now says nothing about later. At most one moment a build:
+    /// afterwards all that was young is older.
+    fn settle(&self, stat: &Stat) {
+        /// So many bytes are sooner read again than waited for.
+        const LITTLE: u64 = 1 << 20;
+        /// What nobody notices.
+        const MOMENT: Duration = Duration::from_millis(25);
+        if let Some(youth) = stat.youth(now()).filter(|youth| *youth <= MOMENT)
+            && self.young.fetch_add(stat.size, Ordering::Relaxed) + stat.size >= LITTLE
+        {
+            std::thread::sleep(youth);
+        }
+    }
+
     /// Reads a file for its digest, again if it changes meanwhile.
     fn digest(&self, path: &Path) -> io::Result<ContentId> {
         for _ in 0..ATTEMPTS {
             let file = self.open_file(path).map_err(|error| self.fail(path, error))?;
-            let mut taken = now();
-            let mut before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
-            if let Some(youth) = before.youth(taken).filter(|youth| worth_waiting(before.size, *youth)) {
-                std::thread::sleep(youth);
-                taken = now();
-                before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
-            }
+            self.settle(&listing::stat_open(&file).map_err(|error| self.fail(path, error))?);
+            let taken = now();
+            let before = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
             self.files_read.fetch_add(1, Ordering::Relaxed);
             let content = ContentId::of_all(&file, before.size).map_err(|error| self.fail(path, error))?;
             let after = listing::stat_open(&file).map_err(|error| self.fail(path, error))?;
@@ -368,6 +382,7 @@ impl Tree for Context {
         if let Some(known) = self.known(path, &stat, |record| record.xattrs.clone()) {
             return Ok(known);
         }
+        self.settle(&stat);
         let taken = now();
         let xattrs = read_xattrs(&self.root, path).map_err(|error| self.fail(path, error))?;
         self.learn(path, stat, taken, None, Some(xattrs.clone()));
@@ -385,16 +400,6 @@ impl Tree for Context {
     fn may_change(&self) -> bool {
         true
     }
-}
-
-/// Whether a file that was written a moment ago is better read a moment later: else the next build, too, would read it all,
-/// because what is read of it now says nothing about later.
-fn worth_waiting(size: u64, youth: Duration) -> bool {
-    /// From this length on reading takes longer than a look at the clock.
-    const LARGE: u64 = 1 << 20;
-    /// What nobody notices, at most once a build: afterwards all that was young is older.
-    const MOMENT: Duration = Duration::from_millis(25);
-    size >= LARGE && youth <= MOMENT
 }
 
 fn now() -> Time {

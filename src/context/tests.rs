@@ -225,17 +225,29 @@ fn attributes_are_remembered_and_the_machines_own_stay_here() {
 }
 
 #[test]
-fn a_large_file_is_remembered_however_young_it_is() {
-    let dir = tree(&[]);
-    let index = dir.path().join("index");
-    fs::create_dir(dir.path().join("context")).unwrap();
-    fs::write(dir.path().join("context/big"), vec![7; 2 << 20]).unwrap();
-    let first = open(&dir.path().join("context"), "", Some(&index));
-    content(&first, "big");
-    first.save(&|path, bytes| std::fs::write(path, bytes)).unwrap();
-    let second = open(&dir.path().join("context"), "", Some(&index));
-    content(&second, "big");
-    assert_eq!((first.files_read(), second.files_read()), (1, 0));
+fn much_is_remembered_however_young_it_is() {
+    for (files, size) in [(1, 2 << 20), (400, 8 << 10)] {
+        let dir = tree(&[]);
+        let (index, root) = (dir.path().join("index"), dir.path().join("context"));
+        fs::create_dir(&root).unwrap();
+        let names: Vec<String> = (0..files).map(|n| n.to_string()).collect();
+        for name in &names {
+            fs::write(root.join(name), vec![7; size]).unwrap();
+        }
+        let look = || {
+            let context = open(&root, "", Some(&index));
+            for name in &names {
+                context.xattrs(Path::new(name)).unwrap();
+                content(&context, name);
+            }
+            context.save(&|path, bytes| std::fs::write(path, bytes)).unwrap();
+            context.files_read() * size as u64
+        };
+        assert_eq!(look(), (files * size) as u64);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        assert!(look() <= 1 << 20, "{files} files of {size}");
+        assert_eq!(look(), 0);
+    }
 }
 
 #[test]
