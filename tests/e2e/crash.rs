@@ -142,18 +142,21 @@ fn killed_at_any_instant() {
     let kills = if is_soak() { 300 } else { 20 };
     for number in 0..kills {
         let about = format!("STRATA_SOAK_SEED: kill {number}");
-        let repairs = number % 7 == 6;
-        if chance.below(3) > 0 {
+        let (repairs, prunes) = (number % 7 == 6, number % 7 == 5);
+        if chance.below(3) > 0 && !prunes {
             forget(&workspace, &mut chance);
         }
         let command = if repairs {
             damage_something(&workspace);
             workspace.strata(["fsck", "--repair"])
+        } else if prunes {
+            build(&workspace).run().success();
+            workspace.strata(["prune", "--all", "--force"])
         } else {
             build(&workspace)
         };
-        // One of a repair is a tenth as long.
-        let longest = if repairs { length / 8 } else { length * 5 / 4 };
+        // One of these is a tenth as long.
+        let longest = if repairs || prunes { length / 8 } else { length * 5 / 4 };
         let running = command.start();
         std::thread::sleep(Duration::from_micros(chance.below(longest.as_micros() as u64)));
         running.signal(Signal::KILL);
